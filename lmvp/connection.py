@@ -21,10 +21,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lmvp import hints
-from lmvp.core.api_version import API, API_HEADER, INCOMPLETE_HEADER
-from lmvp.core.sanitize import clean
+from lmvp.core.sanitize import as_json, clean, escaped
 from lmvp.core.schemas import ErrorBody
-from lmvp.core.text import as_json, escaped
+from lmvp.core.schemas.base import API, API_HEADER, INCOMPLETE_HEADER
 from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMismatch, ServerUnavailable
 from lmvp.transfer.throughput import Meter
 

@@ -18,7 +18,7 @@ from threading import Lock
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lmvp import config, local
-from lmvp.core.api_version import API_HEADER
+from lmvp.core.schemas.base import API_HEADER
 from lmvp.errors import LmvpError, NotAuthenticated, ServerUnavailable
 
 CONNECT_TIMEOUT = 10.0

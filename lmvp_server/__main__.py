@@ -174,7 +174,7 @@ def _count(text: str) -> int:
 
 
 def _size(text: str) -> int:
-    from lmvp.core.byte_sizes import size_of
+    from lmvp.core.validation import size_of
     from lmvp.errors import InvalidArgument
 
     try:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODECS = Path("lmvp/core/codecs")
 COLUMNAR = (
     "lmvp/core/columns.py", "lmvp/core/downsample.py", "lmvp/core/frame_parsing.py",
-    "lmvp/tracking/batches.py", "lmvp/tracking/feed.py",
+    "lmvp/tracking/feed.py",
 )  # fmt: skip
 """Modules that need numpy; other modules import them in functions, so that `import lmvp` stays light."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from lmvp.core.schemas import (
     WireFloat,
     encode_float,
 )
-from lmvp.errors import DamagedFile, InvalidManifest, ServerMismatch
+from lmvp.errors import DamagedFile, InvalidArgument, InvalidManifest, NotFound, ServerMismatch
 
 T = TypeVar("T", bound=Struct)
 
@@ -203,3 +204,59 @@ def _demand(condition: object, where: str, what: str) -> None:
 
 
 LIMITS = {MODEL: JSON_LIMIT, VERSION: JSON_LIMIT, MANIFEST: MANIFEST_LIMIT}
+
+
+_RANGE = re.compile(r"v?([0-9]{1,9})-v?([0-9]{1,9})", re.IGNORECASE)
+
+
+def select_versions(
+    given: str | Iterable[str | int] | None, existing: Sequence[int], find: Callable[[str], int]
+) -> list[int]:
+    """Return the version numbers of a selection, sorted and unique; all numbers if there is no selection.
+
+    Parameters
+    ----------
+    given : str or iterable of str or int, optional
+        Revisions and ranges of numbers; separated by commas in a string.
+    existing : sequence of int
+        The existing version numbers.
+    find : callable
+        Returns the version number of a revision.
+
+    Raises
+    ------
+    NotFound
+        If a range contains no version.
+    InvalidArgument
+        If the selection is empty.
+
+    Examples
+    --------
+    >>> chosen("v1,4-9,best", [1, 2, 4, 5, 8], {"v1": 1, "best": 2}.__getitem__)
+    [1, 2, 4, 5, 8]
+    >>> chosen(None, [3, 1], int)
+    [1, 3]
+    """
+    if given is None:
+        return sorted(existing)
+    if not isinstance(given, Iterable):
+        raise InvalidArgument(
+            f"`--versions` is {given!r}"[:80], hint='write "3,5-9,production", or a list of revisions'
+        )
+    words = given.split(",") if isinstance(given, str) else [str(one) for one in given]
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        raise InvalidArgument("`--versions` names no version", hint="write 3,5-9,production, or leave it out for all")
+    return sorted({number for word in words for number in _numbers_of(word, existing, find)})
+
+
+def _numbers_of(word: str, existing: Sequence[int], find: Callable[[str], int]) -> list[int]:
+    found = _RANGE.fullmatch(word)
+    if found is None:
+        return [find(word)]
+    first, last = int(found[1]), int(found[2])
+    # Removed versions leave gaps, so a range selects only the numbers that exist.
+    inside = [number for number in existing if first <= number <= last]
+    if not inside:
+        raise NotFound(f"there is no version from v{first} to v{last}")
+    return inside

@@ -130,7 +130,7 @@ def main(words: Sequence[str]) -> int:
         raise MissingDependency("completion needs argcomplete", hint="pip install argcomplete") from None
     script = argcomplete.shell_integration.shellcode(["lmvp"], shell=shell)
     if json:
-        from lmvp.cli.json_output import to_json
+        from lmvp.cli.tables import to_json
 
         script = to_json({"shell": shell, "script": script})
     print(script)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from lmvp.cli.housekeeping import day
+from lmvp.cli.maintenance import day
 from lmvp.cli.tables import Line, Table
 from lmvp.client.models import Client
 from lmvp.errors import InvalidArgument

@@ -13,17 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.cli import (
-    access,
-    archive,
-    audit,
-    contributing,
-    housekeeping,
-    team,
-    tracking,
-    verbs,
-    webhooks,
-)
+from lmvp.cli import access, contributing, maintenance, team, tracking, verbs
+from lmvp.cli.maintenance import audit, backup, export, import_
+from lmvp.cli.team import webhooks
 from lmvp.core.references import suggest
 from lmvp.errors import InvalidArgument
 
@@ -241,20 +233,20 @@ VERBS = (
         _arg("--discard", metavar="RUN", excludes=("--dry-run", "--force"),
              help="delete the unsent data of a run, and send nothing"),
     )),
-    Verb(housekeeping.du, (
+    Verb(maintenance.du, (
         _arg("name", nargs="?",
              help="project/ for its models, or [project/]model for its versions (default: all projects)"),
     )),
-    Verb(housekeeping.rm, (
+    Verb(maintenance.rm, (
         _arg("name", help="[project/]model@revision, [project/]model, project/, or project/runs/run"),
         _arg("--yes", action="store_true", help="remove without a question; scripts need it for a model or project"),
         _arg("--now", action="store_true", help="delete permanently and free the disk space; no restore is possible"),
     )),
-    Verb(housekeeping.undelete, (
+    Verb(maintenance.undelete, (
         _arg("name", nargs="?", help="[project/]model@v3, [project/]model, project/ or project/runs/run to restore; "
              "without it, the removed objects are listed"),
     )),
-    Verb(housekeeping.prune, (
+    Verb(maintenance.prune, (
         _arg("model", help="[project/]model"),
         _arg("--keep", metavar="RULE", help='versions to keep, for example "best:val_acc:3,last:5" (default: the rule '
              "of the model); the newest version, versions with an alias and their first parents are always kept"),
@@ -263,18 +255,18 @@ VERBS = (
         _arg("--forget", action="store_true", excludes=("--keep", "--save", "--dry-run"),
              help="remove the rule of the model"),
     )),
-    Verb(housekeeping.gc, (
+    Verb(maintenance.gc, (
         _arg("--removed", action="store_true",
              help="also delete removed objects and files of decided contributions, which can then not be restored"),
     )),
-    Verb(housekeeping.compact),
-    Verb(housekeeping.fsck, (
+    Verb(maintenance.compact),
+    Verb(maintenance.fsck, (
         _arg("--head", metavar="FILE",
              help="output of an earlier `lmvp audit head`: verify that no earlier entry has changed since"),
         _arg("--repair", action="store_true", help="set damaged frames aside, so that a push can replace them"),
         _QUIET,
     )),
-    Verb(archive.export, (
+    Verb(export, (
         _arg("model", help="[project/]model"),
         _arg("to", metavar="FOLDER_OR_TAR",
              help="folder, or file that ends in .tar; an interrupted export to a folder is continued"),
@@ -282,19 +274,19 @@ VERBS = (
         _arg("--force", action="store_true", help="replace an existing file, or an export of another model"),
         _QUIET,
     )),
-    Verb(archive.import_, (
+    Verb(import_, (
         _arg("source", metavar="FOLDER_OR_TAR", help="output of `lmvp export`"),
         _arg("model", nargs="?", help="[project/]model to import into (default: the names in the export)"),
         _YES,
         _QUIET,
     )),
-    Verb(archive.backup, (
+    Verb(backup, (
         _arg("to", metavar="FOLDER", help="new folder, or folder of an earlier backup to update"),
         _arg("--quick", action="store_true",
              help="check only that the chunks of an earlier backup exist, and do not verify their digests again"),
         _QUIET,
     )),
-    Verb(housekeeping.cache, (_arg("--clear", action="store_true", help="delete all cached data"),)),
+    Verb(maintenance.cache, (_arg("--clear", action="store_true", help="delete all cached data"),)),
     Verb(verbs.ls, (_arg("project", nargs="?", help="project whose models are listed (default: list the projects)"),)),
     Verb(verbs.project, (_arg("name", nargs="?", help="project to use as the current one"),), NOTEBOOK),
     Verb(access.login, (
@@ -324,7 +316,7 @@ VERBS = (
         _arg("--user", metavar="NAME", default="", of=("list",),
              help="list: only identities of this account (default: all that you can see)"),
     )),
-    Verb(audit.audit, (
+    Verb(audit, (
         _arg("what", nargs="?", choices=("list", "head"), default="list",
              help="action: %(choices)s (default: %(default)s)"),
         _arg("project", nargs="?", of=("list",), help="project (default: the log of the server itself)"),
@@ -370,7 +362,7 @@ VERBS = (
         _arg("--revoke", metavar="ID", of=("invitations",), help="invitations: revoke this invitation"),
         _arg("--off", action="store_true", of=("public",), help="public: make the project private again"),
     )),
-    Verb(webhooks.webhooks, (
+    Verb(webhooks, (
         _arg("project", nargs="?", help="project (default: the current project)"),
         _arg("what", nargs="?", choices=("list", "add", "remove", "test", "enable"), default="list",
              help="action: %(choices)s (default: %(default)s)"),

@@ -175,7 +175,7 @@ def _show(value: Any, *, json: bool, quiet: bool) -> None:
     from lmvp.core.schemas import Version
 
     if json:
-        from lmvp.cli.json_output import to_json
+        from lmvp.cli.tables import to_json
 
         print(printable(to_json(value)))
         return

@@ -80,7 +80,7 @@ class Archives(BaseClient):
         >>> lmvp.export_model("digits/mlp", "mlp-export")  # doctest: +SKIP
         """
         from lmvp.archive import export as exporting
-        from lmvp.archive import version_ranges
+        from lmvp.archive.export_format import select_versions
         from lmvp.transfer.download import VersionReader
 
         # `lmvp.transfer` and `lmvp.archive` are imported late, so that `import lmvp` stays fast.
@@ -89,9 +89,7 @@ class Archives(BaseClient):
         model = self._connection.get(base, Model)
         found = {version.number: version for version in self._list(f"{base}/versions", Version)}
         reference = f"{place.project}/{place.model}"
-        wanted = version_ranges.chosen(
-            versions, list(found), lambda one: accepted(self.version(f"{reference}@{one}")).number
-        )
+        wanted = select_versions(versions, list(found), lambda one: accepted(self.version(f"{reference}@{one}")).number)
         # A version that was published after the list was read is not in `found`.
         chosen = [found.get(number) or self.version(f"{reference}@{number}") for number in wanted]
         said = exporting.model_file(model, self._list(f"{base}/aliases", Alias), chosen)

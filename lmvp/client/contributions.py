@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from lmvp.client._base import BaseClient, model_path
 from lmvp.core.references import Reference, Revision, check_alias
+from lmvp.core.sanitize import quoted
 from lmvp.core.schemas import (
     Alias,
     Contribute,
@@ -18,7 +19,6 @@ from lmvp.core.schemas import (
     Version,
     Words,
 )
-from lmvp.core.text import quoted
 from lmvp.errors import InvalidReference
 
 

@@ -11,6 +11,7 @@ import msgspec
 from lmvp.client._base import BaseClient, model_path
 from lmvp.connection import Connection
 from lmvp.core.references import check_name
+from lmvp.core.sanitize import quoted
 from lmvp.core.schemas import (
     Check,
     Checked,
@@ -31,7 +32,6 @@ from lmvp.core.schemas import (
     Version,
 )
 from lmvp.core.schemas.runs import RunRecord
-from lmvp.core.text import quoted
 from lmvp.errors import BY_CODE, InvalidArgument, InvalidReference, ServerError
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from lmvp.client._base import BaseClient, model_path
 from lmvp.core.redaction import redact
 from lmvp.core.references import Reference, check_name, suggest
+from lmvp.core.sanitize import escaped, quoted
 from lmvp.core.schemas import Version
 from lmvp.core.schemas.runs import (
     Curves,
@@ -20,7 +21,6 @@ from lmvp.core.schemas.runs import (
     RunUpdate,
     Status,
 )
-from lmvp.core.text import escaped, quoted
 from lmvp.core.validation import Params
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
 from lmvp.views.live import MarimoDisplay

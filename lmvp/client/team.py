@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmvp.client._base import BaseClient
+from lmvp.core.sanitize import as_json, quoted
 from lmvp.core.schemas import (
     Decide,
     DeviceDecision,
@@ -29,7 +30,6 @@ from lmvp.core.schemas import (
     UserChange,
     Webhook,
 )
-from lmvp.core.text import as_json, quoted
 
 
 class Team(BaseClient):

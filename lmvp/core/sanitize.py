@@ -1,4 +1,4 @@
-"""Sanitizing and measuring of text from other users, for terminals and pages."""
+"""Sanitizing and measuring of text from other users, for terminals, pages, JSON and URLs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
 
 LIMIT = 10_000
 """Maximum number of characters of a text. A message of several megabytes would block the kernel for seconds."""
@@ -199,3 +203,53 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
     """Pad a text with spaces to a width in columns, on the left if `right`."""
     room = " " * max(columns - width(text), 0)
     return room + text if right else text + room
+
+
+# -- text that is not valid Unicode
+
+
+def escaped_text(text: str) -> str:
+    r"""Return a text in which each lone surrogate is replaced by an escape: `\xNN` for a byte, otherwise `\uNNNN`.
+
+    Examples
+    --------
+    >>> import os
+    >>> escaped_text(os.fsdecode(b"caf\xe9")), escaped_text("\ud800"), escaped_text("é")
+    ('caf\\xe9', '\\ud800', 'é')
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join(_surrogate_escape(each) if "\ud800" <= each <= "\udfff" else each for each in text)
+    return text
+
+
+def _surrogate_escape(surrogate: str) -> str:
+    number = ord(surrogate)  # U+DC80 to U+DCFF stand for the bytes 0x80 to 0xFF (PEP 383)
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
+
+
+def quoted(text: str) -> str:
+    """Return a text as one segment of a URL path. Lone surrogates are escaped as in stored text."""
+    return quote(escaped_text(text), safe="")
+
+
+def escaped(value: Any) -> Any:
+    """Return JSON values with all strings escaped; an object of another type is replaced by its `str`."""
+    if isinstance(value, str):
+        return escaped_text(value)
+    if isinstance(value, Mapping):
+        return {escaped_text(str(key)): escaped(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [escaped(each) for each in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return escaped_text(str(value))
+
+
+def as_json(value: Any) -> bytes:
+    """Encode a struct or JSON values as JSON, with lone surrogates escaped."""
+    try:  # nearly all data is valid, so the copy with escaped strings is created only after an error
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(escaped(msgspec.to_builtins(value, str_keys=True)))

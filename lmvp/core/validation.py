@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import shlex
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from lmvp.core.references import check_alias, suggest
+from lmvp.core.sanitize import escaped_text
 from lmvp.core.schemas import WireFloat, encode_float
-from lmvp.core.text import escaped_text
 from lmvp.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -212,3 +213,30 @@ def path(given: Any, what: str) -> Path:
 def shown(value: Any) -> str:
     """Return the type and the value of an invalid argument for a message, at most 80 characters."""
     return f"{type(value).__name__} {value!r}"[:80]
+
+
+_SIZE_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+_BINARY_UNITS = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
+
+
+def size_of(text: str) -> int:
+    """Parse a number of bytes.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is not a size.
+
+    Examples
+    --------
+    >>> size_of("10 GiB"), size_of("2.5MB"), size_of("0")
+    (10737418240, 2500000, 0)
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise InvalidArgument(
+            f"LMVP_CACHE_LIMIT is {text[:40]!r}, not a size", hint="write 10GiB, 500MB, or 0 for none"
+        )
+    unit = (found[2] or "").lower()
+    return int(float(found[1]) * (_BINARY_UNITS | _SIZE_UNITS)[unit])

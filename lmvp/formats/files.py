@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import io
 import os
+import posixpath
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmvp.core import containers, safetensors
+from lmvp.core.containers import Elsewhere, Layout, placed
 from lmvp.core.manifest_validation import path_problem
 from lmvp.errors import FileChanged, InvalidArgument, InvalidName, MissingDependency, NotFound
-from lmvp.formats import external_data, numpy, tensors
-from lmvp.formats.base import Package, PackedFile, Reader
+from lmvp.formats import numpy, tensors
+from lmvp.formats.base import Package, PackedFile, Reader, Source
 
 NAMES = ("files",)
 _SUFFIX = ".safetensors"
@@ -57,7 +59,7 @@ def pack(obj: Any) -> Package:
         raise InvalidArgument(f"there are no files in the folder {str(root)!r}")
     sources = {path: DiskFile.open(found[path]) for path in sorted(found, key=str.encode)}
     layouts = {path: _layout(path, source) for path, source in sources.items()}
-    layouts |= external_data.layouts(root if folder else root.parent, sources, layouts)
+    layouts |= external_layouts(root if folder else root.parent, sources, layouts)
     files = [PackedFile(path, [sources[path]], one.tensors, one.breaks) for path, one in layouts.items()]
     pull = {} if len(files) == 1 and files[0].path.lower().endswith(_SUFFIX) else {"to": True}
     meta = {"kind": "folder" if folder else "file"}
@@ -241,3 +243,50 @@ def _as_torch(reader: Reader, stored: dict[str, tensors.Stored]) -> dict[str, An
             f"{strange.name!r} is {strange.dtype}, which numpy does not have",
             hint="pip install torch; or `--to folder/` gives the files",
         ) from error
+
+
+def external_layouts(folder: Path, sources: Mapping[str, Source], known: Mapping[str, Layout]) -> dict[str, Layout]:
+    """Return the layouts of the files with external data of ONNX models.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the files, for messages.
+    sources : mapping
+        The files by path.
+    known : mapping
+        The layouts of the files by path. A file that contains tensors keeps its layout.
+
+    Raises
+    ------
+    InvalidArgument
+        If a model's weights are outside of the pushed files. It could not be loaded after a pull.
+    """
+    found: dict[str, list[Elsewhere]] = {}
+    for path, source in sources.items():
+        for tensor in containers.elsewhere(path, source.read, source.size):
+            found.setdefault(_target(folder, path, tensor.path, sources), []).append(tensor)
+    return {
+        path: Layout(placed([tensor.span for tensor in tensors], sources[path].size), known[path].breaks)
+        for path, tensors in found.items()
+        if path in sources and not known[path].tensors
+    }
+
+
+def _target(folder: Path, model: str, location: str, sources: Mapping[str, Source]) -> str:
+    """Return the path, in the version, of a file that a model names relative to its folder."""
+    inner = posixpath.normpath(location)
+    # Checked on all systems, also for Windows paths: the version must be loadable on another machine.
+    if inner.startswith(("/", "../")) or inner == ".." or "\\" in location or ":" in location:
+        raise InvalidArgument(f"{model!r} keeps weights in {location!r}, outside of its folder", hint=_EXTERNAL_HINT)
+    target = posixpath.join(posixpath.dirname(model), inner)
+    # `Path.is_file` raises for a name that is too long; `os.path.isfile` returns False.
+    if target not in sources and os.path.isfile(folder / target):  # noqa: PTH113
+        raise InvalidArgument(
+            f"{model!r} keeps weights in {location!r}, which would stay behind",
+            hint=f"push the folder {str(folder)!r}",
+        )
+    return target
+
+
+_EXTERNAL_HINT = "onnx.save_model(onnx.load(path), path, save_as_external_data=True) puts them beside it"

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lmvp.errors import InvalidArgument, UnknownFormat
-from lmvp.formats import numpy, tensors, torch_calls, torch_parametrized, torch_structure, torch_trust, tree
+from lmvp.formats import numpy, tensors, torch_calls, torch_structure, torch_trust, tree
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader, check_small
 from lmvp.formats.tensors import Packed, Stored
+from lmvp.formats.torch_structure import plain_type
 from lmvp.formats.torch_tensors import (
     fill,
     is_module,
@@ -143,7 +144,7 @@ def _class(module: Any) -> str:
     module = unwrapped(module)
     if is_scripted(module):
         return f"torch.jit.ScriptModule({module.original_name})"
-    kind = torch_parametrized.plain_type(module)
+    kind = plain_type(module)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

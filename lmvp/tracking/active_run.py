@@ -41,7 +41,8 @@ from lmvp.core.schemas.runs import (
 from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable, UserError
 from lmvp.tracking import active_runs, provenance
 from lmvp.tracking.destination import Target, journals
-from lmvp.tracking.heartbeat import Pulse
+from lmvp.tracking.journal import Writer, encode, packer
+from lmvp.tracking.monitor import Monitor
 from lmvp.tracking.run_fields import (
     Said,
     encoded,
@@ -50,7 +51,6 @@ from lmvp.tracking.run_fields import (
 )
 from lmvp.tracking.sender import Sender, ways_out
 from lmvp.tracking.status import Task, how_it_ended
-from lmvp.tracking.writer import Writer, encode, packer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ class ActiveRun(Run):
         self._at_end: list[Callable[[], None]] = []
         self._began = time.monotonic()
         self._epoch = new.epoch
-        self._threads: tuple[Sender, Pulse, provenance.Capture] | None = None
+        self._threads: tuple[Sender, Monitor, provenance.Capture] | None = None
         self._params = Said(self, "params", new.params)
         self._tags = Said(self, "tags", new.tags)
         self._summary = Said(self, "summary", {})
@@ -120,7 +120,7 @@ class ActiveRun(Run):
         if self._epoch:
             self._main.begin(self._epoch)
         sender = self._new_sender(self._main)
-        pulse = Pulse(self._sync, self._measure, system)
+        pulse = Monitor(self._sync, self._measure, system)
         facts = provenance.Capture(code=capture, begun=lambda: self._logged, tell=self._tell_facts)
         self._threads = sender, pulse, facts
         self._sender = sender
@@ -227,12 +227,12 @@ class ActiveRun(Run):
         --------
         >>> run.log_batch(range(3), {"loss": [0.5, 0.4, 0.3]})  # doctest: +SKIP
         """
-        from lmvp.tracking.batches import batches
+        from lmvp.tracking.journal import columns_of
 
         one_time = time is None or isinstance(time, (int, float, datetime))
         at: Any = _now() if time is None else time_of(time) if one_time else time
         with readable("log_batch()"):
-            parts = batches(steps, values, at)
+            parts = columns_of(steps, values, at)
         writer = self._writer or self._join()
         for key, points in parts.items():
             writer.batch(key, points, one_time=one_time)

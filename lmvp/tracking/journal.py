@@ -19,18 +19,48 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
+import struct
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from heapq import heappushpop
+from itertools import count
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from zlib import crc32
+
+import msgspec
 
 from lmvp.core import files
 from lmvp.core.framing import HEAD
-from lmvp.tracking.process_lock import is_deleted
+from lmvp.core.metric_values import checked
+from lmvp.core.run_frames import (
+    AUTO,
+    BATCH,
+    BATCH_HEAD,
+    BATCH_POINTS,
+    EPOCH,
+    EPOCH_FRAME,
+    EVEN_STEPS,
+    KEY,
+    KEY_HEAD,
+    ONE_TIME,
+    PAYLOAD_LIMIT,
+    POINT,
+    POINTS,
+    POINTS_HEAD,
+    STRIDE,
+)
+from lmvp.core.sanitize import escaped
+from lmvp.errors import InvalidArgument
+from lmvp.tracking.process_lock import ATTEMPTS, Owner, is_deleted
+
+if TYPE_CHECKING:
+    from lmvp.core.columns import Columns
+    from lmvp.tracking.destination import Target
 
 # First length of the file, and the most by which it grows at once, in bytes.
 _FIRST, _MOST = 1 << 20, 16 << 20
@@ -305,3 +335,200 @@ def read_file(path: Path, start: int, limit: int) -> bytes:
     with files.open_read(path) as file:
         file.seek(start)
         return file.read(limit)
+
+
+# -- the writer of a process
+
+
+# Greatest number of points in one `POINTS` frame.
+_MOST_POINTS = (PAYLOAD_LIMIT - POINTS_HEAD.size) // POINT.size
+
+
+@lru_cache(maxsize=256)
+def packer(count: int) -> Callable[..., bytes]:
+    """Return the packer of a frame with this number of points: kind, time, and key, step and value of each."""
+    return struct.Struct("<Bd" + "Iqd" * count).pack
+
+
+class Writer:
+    """One process that logs to a run.
+
+    Parameters
+    ----------
+    names : mapping of int to str, optional
+        Keys by id that are already in use, if this writer continues the frames of another one.
+    target : Target, optional
+        Written into the folder.
+
+    Attributes
+    ----------
+    id : str
+        32 hex digits.
+    keys : dict of str to int
+        The ids of the keys that are declared in the journal.
+    names : dict of int to str
+        The keys of all ids that are in use.
+    """
+
+    def __init__(
+        self, folder: Path, start: bytes, names: Mapping[int, str] | None = None, target: Target | None = None
+    ) -> None:
+        self.id = secrets.token_hex(16)
+        self.keys: dict[str, int] = {}
+        self.names: dict[int, str] = {}
+        self._owner, self.journal = _begin(folder, self.id, target)
+        self.journal.append(start)
+        for number, key in dict(names or {}).items():
+            self._declare(number, key)
+        self._numbers = count(max(self.names, default=-1) + 1)
+
+    def points(self, values: dict[str, float], step: int, time: float, *, late: bool = True) -> None:
+        """Store one number for each key, at one step. `late` is passed to `Journal.append`."""
+        keys, numbers = self.keys, list[Any]()
+        for key, value in values.items():
+            number = keys.get(key)
+            numbers += (self.name(key) if number is None else number, step, value)
+        if len(values) > _MOST_POINTS:
+            for at in range(0, len(numbers), 3 * _MOST_POINTS):
+                part = numbers[at : at + 3 * _MOST_POINTS]
+                self.journal.append(packer(len(part) // 3)(POINTS, time, *part), late=late)
+        elif numbers:
+            self.journal.append(packer(len(values))(POINTS, time, *numbers), late=late)
+
+    def name(self, key: str) -> int:
+        """Return the id of a key; declare the key in the journal if it is new.
+
+        A key that two threads declare at the same time gets two ids. Readers map both to the same key.
+        """
+        number = self.keys.get(key)
+        if number is None:
+            number = next(self._numbers)
+            self._declare(number, key)
+        return number
+
+    def _declare(self, number: int, key: str) -> None:
+        self.names[number] = key  # before the frame, because the successor of the journal declares all of these
+        self.journal.append(KEY_HEAD.pack(KEY, number) + key.encode())
+        self.keys[key] = number  # after the frame, because a point must follow the declaration of its key
+
+    def batch(self, key: str, points: Columns, *, one_time: bool) -> None:
+        """Store many points of one key."""
+        import numpy as np
+
+        number = self.keys.get(key)
+        number = self.name(key) if number is None else number
+        for at in range(0, len(points), BATCH_POINTS):
+            rows = slice(at, at + BATCH_POINTS)
+            steps, values = points.steps[rows], points.values[rows]
+            times = points.times[rows][:1] if one_time else points.times[rows]
+            # Evenly spaced steps, the usual case, take 16 bytes in total, other steps 8 bytes each.
+            stride = int(steps[1]) - int(steps[0]) if len(steps) > 1 else 0
+            even = bool((np.diff(steps) == stride).all()) and int(steps[0]) != AUTO
+            head = BATCH_HEAD.pack(BATCH, EVEN_STEPS * even | ONE_TIME * one_time, number, len(steps))
+            axis = STRIDE.pack(int(steps[0]), stride) if even else steps.astype("<i8").tobytes()
+            self.journal.append(head + axis + times.astype("<f8").tobytes() + values.astype("<f8").tobytes())
+
+    def note(self, kind: int, said: Any) -> None:
+        """Store an update of the run's record, or its end."""
+        body = encode(said)
+        if len(body) >= PAYLOAD_LIMIT:
+            raise InvalidArgument(f"an update of a run has {len(body):,} bytes; the limit is {PAYLOAD_LIMIT:,}")
+        self.journal.append(bytes([kind]) + body)
+
+    def begin(self, epoch: int, cut: int = AUTO) -> None:
+        """Store the start of an attempt."""
+        self.journal.append(EPOCH_FRAME.pack(EPOCH, epoch, cut))
+
+    def close(self) -> None:
+        """Close the journal and release the lock, so that other processes can deliver it."""
+        self.journal.close()
+        self._owner.let_go()
+
+    def abandon(self) -> None:
+        """Close the files in a forked child; the parent continues to use them."""
+        self.journal.abandon()
+        self._owner.let_go()
+
+
+def _begin(folder: Path, name: str, target: Target | None) -> tuple[Owner, Journal]:
+    """Create the lock and the journal of a writer.
+
+    Another process can delete the folder at any moment, after it has delivered its content. So the lock is held before
+    the journal exists, and both are created again if they are not in the folder afterwards.
+    """
+    for attempt in range(ATTEMPTS):
+        owner = Owner.create(folder / f"{name}.lock")
+        if target is not None:
+            target.write(folder)
+        journal = Journal(folder / f"{name}.journal")
+        if attempt == ATTEMPTS - 1 or not (journal.is_deleted() or owner.is_deleted()):
+            break
+        journal.abandon()
+        owner.let_go()
+    return owner, journal
+
+
+def encode(said: Any) -> bytes:
+    """Return a struct as JSON; text that is not valid UTF-8 is escaped."""
+    try:
+        return msgspec.json.encode(said)
+    except (UnicodeEncodeError, TypeError):
+        return msgspec.json.encode(escaped(msgspec.to_builtins(said, str_keys=True)))
+
+
+def columns_of(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Columns]:
+    """Return the columns of each key.
+
+    Raises
+    ------
+    InvalidArgument
+        If the arrays are not numeric or differ in length.
+    """
+    import numpy as np
+
+    from lmvp.core.columns import Columns
+
+    if not isinstance(values, Mapping):
+        raise InvalidArgument("log_batch() takes a mapping of names to arrays", hint='{"loss": losses}')
+    given = {checked(key): _floats_of(key, value) for key, value in values.items()}
+    axis = None if steps is None else _steps_of(steps)
+    found = {}
+    for key, column in given.items():
+        at = np.full(len(column), AUTO, np.int64) if axis is None else axis
+        moments = np.broadcast_to(
+            np.asarray(times, np.float64), column.shape if np.ndim(times) == 0 else np.shape(times)
+        )
+        if not len(at) == len(column) == len(moments):
+            raise InvalidArgument(
+                f"{key!r} has {len(column):,} values for {len(at):,} steps and {len(moments):,} times"
+            )
+        if not np.isfinite(moments).all():
+            raise InvalidArgument("time= holds what is no time: seconds since 1970 are finite")
+        if len(column):
+            found[key] = Columns(at, column, moments)
+    return found
+
+
+def _floats_of(key: str, value: Any) -> Any:
+    import numpy as np
+
+    detach = getattr(value, "detach", None)
+    try:
+        # `double`, because numpy lacks bfloat16.
+        column = np.asarray(detach().double().cpu().numpy() if callable(detach) else value, np.float64)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{key!r} is no array of numbers") from None
+    if column.ndim != 1:
+        raise InvalidArgument(f"{key!r} has the shape {column.shape}, not one row of numbers")
+    return column
+
+
+def _steps_of(steps: Any) -> Any:
+    import numpy as np
+
+    detach = getattr(steps, "detach", None)
+    axis = np.asarray(detach().cpu().numpy() if callable(detach) else steps)
+    # An empty list has the dtype float64.
+    if axis.ndim != 1 or (axis.dtype.kind not in "iu" and len(axis)):
+        raise InvalidArgument("steps= is no row of integers", hint="range(n), or None")
+    return axis.astype(np.int64)

@@ -21,7 +21,7 @@ import msgspec
 
 from lmvp.core.environment import environment, user
 from lmvp.core.redaction import redact, redact_command, redact_text
-from lmvp.core.text import escaped
+from lmvp.core.sanitize import escaped
 
 # Seconds until a call of git is stopped.
 _PATIENCE = 5.0

@@ -11,8 +11,8 @@ import msgspec
 
 from lmvp.core.metric_values import checked, floats
 from lmvp.core.redaction import redact
+from lmvp.core.sanitize import escaped_text
 from lmvp.core.schemas import encode_float
-from lmvp.core.text import escaped_text
 from lmvp.core.validation import as_mapping, leaves, mapping
 from lmvp.errors import InvalidArgument, LmvpError
 

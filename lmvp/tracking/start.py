@@ -8,11 +8,12 @@ import secrets
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lmvp import config, hints
 from lmvp.client.runs import Run
@@ -22,16 +23,9 @@ from lmvp.core.sanitize import printable
 from lmvp.core.schemas.runs import NewRun
 from lmvp.core.validation import Params
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
-from lmvp.tracking import (
-    active_runs,
-    distributed,
-    provenance,
-    unsent,
-)
-from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, next_epoch
+from lmvp.tracking import active_runs, provenance, unsent
+from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, _record, next_epoch
 from lmvp.tracking.destination import Target, journals
-from lmvp.tracking.names import made_up
-from lmvp.tracking.null_run import QuietRun
 from lmvp.tracking.run_fields import said
 from lmvp.tracking.status import Exit, Task, how_it_ended
 from lmvp.views.live import watch_in_marimo
@@ -61,14 +55,14 @@ def start_run(
     """Start a run; see `lmvp.start_run`."""
     _check_name(name)
     place = check_name(project or _project_of(resume) or client.project, "project name")
-    if distributed.rank() > 0 and not all_ranks:
-        return QuietRun(client, place, name or "")
+    if rank() > 0 and not all_ranks:
+        return NullRun(client, place, name or "")
     cell, execution = provenance.this_cell(), provenance.this_execution()
     _end_earlier(cell, execution)
     url = config.server_url(client.fixed_url)
     new = _resumed(client, place, resume) if resume is not None else {"run": secrets.token_hex(16), "epoch": 0}
     start = NewRun(
-        **{"name": name or made_up(), **new},
+        **{"name": name or random_name(), **new},
         params=said("params", params),
         tags=said("tags", tags),
         started_at=datetime.now(timezone.utc),
@@ -243,3 +237,88 @@ def _deliver_leftovers() -> None:
         import logging
 
         logging.getLogger("lmvp").debug("the journals of other runs wait", exc_info=True)
+
+
+_ADJECTIVES: Final = """
+    amber bold brave bright brisk calm clear cool crisp dapper deep eager early fair fleet fond free fresh gentle glad
+    grand green happy hardy jolly keen kind lively lucid lucky mellow merry mild neat nimble noble patient plain proud
+    quick quiet rapid ready rosy rustic serene sharp silent silver sleek smart snowy solid spry steady still sunny
+    swift tidy tranquil vivid warm wide wise witty young
+"""
+_ANIMALS: Final = """
+    adder badger bee beetle bison bittern crane crow curlew deer dove duck eagle egret elk falcon finch fox frog gecko
+    goose grouse gull hare hawk heron ibis jackdaw jay kestrel kite lark linnet lynx magpie marten mole moth newt
+    nightjar osprey otter owl pike plover quail raven robin rook salmon seal shrew skylark snipe sparrow stoat stork
+    swallow swan swift tern thrush toad trout vole wagtail weasel wigeon wren
+"""
+
+
+def random_name() -> str:
+    """Return a random name for a run.
+
+    Examples
+    --------
+    >>> len(made_up().split("-"))
+    3
+    """
+    return f"{secrets.choice(_ADJECTIVES.split())}-{secrets.choice(_ANIMALS.split())}-{1 + secrets.randbelow(99)}"
+
+
+# Set by torchrun, Slurm, Open MPI and MPICH. LOCAL_RANK is last, because it is unique only within one machine.
+_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
+
+
+def rank() -> int:
+    """Return the rank of this process; 0 if it trains alone.
+
+    `torch.distributed` takes precedence, if it is initialized. Otherwise the environment variables of launchers count.
+
+    Examples
+    --------
+    >>> rank()
+    0
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    for name in _RANK_VARIABLES:
+        value = os.environ.get(name, "")
+        if value.isascii() and value.isdigit():
+            return int(value)
+    return 0
+
+
+class NullRun(ActiveRun):
+    """An `ActiveRun` that accepts all calls and stores nothing."""
+
+    def __init__(self, client: Any, project: str, name: str) -> None:
+
+        # `super().__init__` would create a journal, so only the fields that properties read are set.
+        self._client, self._record = client, _record(NewRun(run="0" * 32, name=name), Target(project))
+        for name in ("params", "tags", "summary"):
+            setattr(self, f"_{name}", {})
+        self._ended, self._cell, self._at_end = False, None, []
+        self._began = time.monotonic()
+
+    def log(self, values: Any, step: Any = None, time: Any = None) -> None:
+        """Do nothing."""
+
+    def log_batch(self, steps: Any, values: Any, time: Any = None) -> None:
+        """Do nothing."""
+
+    def rewind(self, step: int) -> None:
+        """Do nothing."""
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Return at once."""
+
+    def update(self, model: str, obj: Any, **options: Any) -> Any:
+        """Publish nothing; return None."""
+
+    def finish(self, status: str = "finished", error: str = "") -> None:  # noqa: ARG002
+        """Mark the run as ended."""
+        self._ended = True
+
+    def history(self, keys: Any = None) -> Any:  # noqa: ARG002
+        """Return an empty dict."""
+        return {}

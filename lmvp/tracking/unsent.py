@@ -37,7 +37,6 @@ from lmvp.errors import (
     ServerError,
     ServerUnavailable,
 )
-from lmvp.tracking.delivery import Shipment, file_reader, writer_path
 from lmvp.tracking.destination import (
     NAME,
     Target,
@@ -45,6 +44,7 @@ from lmvp.tracking.destination import (
     journals,
 )
 from lmvp.tracking.process_lock import Owner
+from lmvp.tracking.sender import JournalTransfer, file_reader, writer_path
 
 # Seconds until a request fails.
 _SECONDS = 30.0
@@ -315,7 +315,7 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
         connection = target.connection()
         for path in _main_first(folder):
             _finish(path)
-            shipment = Shipment(writer_path(target.project, folder.name, path.stem), file_reader(path))
+            shipment = JournalTransfer(writer_path(target.project, folder.name, path.stem), file_reader(path))
             while shipment.ship(connection, _SECONDS):
                 pass
         damaged = _damage(folder)

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 from lmvp import config
 from lmvp.core import chunk_frames, digest
 from lmvp.core import files as private
-from lmvp.core.byte_sizes import size_of
 from lmvp.core.chunk_frames import DELTA, HEADER_SIZE, Frame
 from lmvp.core.files import atomic_write
+from lmvp.core.validation import size_of
 from lmvp.errors import IntegrityError, InvalidRequest, LmvpError
 
 if TYPE_CHECKING:

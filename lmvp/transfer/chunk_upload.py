@@ -28,11 +28,10 @@ from lmvp.core.codecs import Buffer, Encoded, Link
 from lmvp.core.manifest import Manifest
 from lmvp.core.schemas import Push, Received
 from lmvp.errors import Conflict, InvalidRequest
-from lmvp.transfer._threads import Workers
 from lmvp.transfer.download import take_probe
 from lmvp.transfer.manifest_builder import Description, Place
 from lmvp.transfer.model_cache import FAST, Base, Held
-from lmvp.transfer.progress import Advance
+from lmvp.transfer.progress import Advance, Workers
 
 CONNECTIONS = 3
 """Number of batches that are sent at once."""

@@ -36,9 +36,8 @@ from lmvp.core.number_format import size
 from lmvp.core.schemas import WantedChunks
 from lmvp.errors import IntegrityError, LmvpError
 from lmvp.formats.base import check_small
-from lmvp.transfer._threads import Workers
 from lmvp.transfer.model_cache import FAST, Base, Held
-from lmvp.transfer.progress import Advance, Progress, showing
+from lmvp.transfer.progress import Advance, Progress, Workers, showing
 from lmvp.transfer.throughput import Meter
 
 T = TypeVar("T")

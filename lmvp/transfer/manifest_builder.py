@@ -6,9 +6,11 @@ Each byte is hashed once, except in short tensors that share a chunk: they have 
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 from lmvp.core import digest
 from lmvp.core.chunking import Cut, cut
@@ -18,8 +20,7 @@ from lmvp.core.manifest import (
     Manifest,
     Tensor,
 )
-from lmvp.formats.base import Package, PackedFile, Span
-from lmvp.transfer.byte_sources import Rope
+from lmvp.formats.base import Package, PackedFile, Source, Span
 
 SINGLE = 4 << 20
 """Maximum bytes of a file that is hashed in one thread. For these, starting threads takes longer than hashing."""
@@ -29,7 +30,7 @@ SINGLE = 4 << 20
 class Place:
     """The position of a chunk's bytes in a file."""
 
-    rope: Rope
+    rope: JoinedSources
     offset: int
     size: int
 
@@ -72,7 +73,7 @@ def describe(package: Package, advance: Callable[[int], None] = lambda _: None) 
     tensors: list[Tensor] = []
     places: dict[str, Place] = {}
     for packed in package.files:
-        rope = Rope(packed.sources)
+        rope = JoinedSources(packed.sources)
         hashed = list(_hash_all(rope, cut(rope.size, packed.tensors, packed.breaks), advance))
         files.append(_file(packed, rope.size, hashed))
         tensors += _tensors(packed, hashed)
@@ -81,7 +82,7 @@ def describe(package: Package, advance: Callable[[int], None] = lambda _: None) 
     return Description(manifest, places)
 
 
-def _hash_all(rope: Rope, cuts: Sequence[Cut], advance: Callable[[int], None]) -> Iterator[_Hashed]:
+def _hash_all(rope: JoinedSources, cuts: Sequence[Cut], advance: Callable[[int], None]) -> Iterator[_Hashed]:
     def one(piece: Cut) -> _Hashed:
         hashed = _hash(rope, piece)
         advance(piece.size)
@@ -95,7 +96,7 @@ def _hash_all(rope: Rope, cuts: Sequence[Cut], advance: Callable[[int], None]) -
         yield from threads.map(one, cuts)
 
 
-def _hash(rope: Rope, piece: Cut) -> _Hashed:
+def _hash(rope: JoinedSources, piece: Cut) -> _Hashed:
     chunk = digest.of_bytes(*rope.read(piece.offset, piece.size))
     shared = {span.name: digest.of_bytes(*rope.read(span.offset, span.size)) for span in piece.shared}
     return _Hashed(piece, chunk, shared)
@@ -124,3 +125,36 @@ def _own_digest(span: Span, hashed: Sequence[_Hashed], starts: dict[int, int]) -
             break
         ids.append(one.id)
     return digest.of_chunks(ids)
+
+
+class JoinedSources:
+    """Concatenated sources that are read by ranges without copying.
+
+    Examples
+    --------
+    >>> from lmvp.formats.base import Bytes
+    >>> rope = Rope([Bytes.of(b"abc"), Bytes.of(b""), Bytes.of(b"defg")])
+    >>> [bytes(piece) for piece in rope.read(1, 4)], rope.size
+    ([b'bc', b'de'], 7)
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        # Without empty sources, so that `bisect_right` finds the source of every offset.
+        self._sources = [source for source in sources if source.size]
+        self._ends = list(accumulate(source.size for source in self._sources))
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, offset: int, size: int) -> list[memoryview]:
+        """Return a range of bytes, in one piece for each source that it covers."""
+        pieces = []
+        index = bisect_right(self._ends, offset)
+        while size:
+            source, start = self._sources[index], self._ends[index] - self._sources[index].size
+            length = min(size, self._ends[index] - offset)
+            pieces.append(source.read(offset - start, length))
+            offset, size, index = offset + length, size - length, index + 1
+        return pieces

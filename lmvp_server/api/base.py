@@ -22,8 +22,8 @@ import msgspec
 from tornado.iostream import StreamClosedError
 from tornado.web import Finish, stream_request_body
 
-from lmvp.core.api_version import API, API_HEADER
 from lmvp.core.schemas import ErrorBody
+from lmvp.core.schemas.base import API, API_HEADER
 from lmvp.errors import (
     AccessDenied,
     LmvpError,

@@ -8,8 +8,8 @@ from functools import partial
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from lmvp.core.api_version import INCOMPLETE_HEADER
 from lmvp.core.schemas import runs
+from lmvp.core.schemas.base import INCOMPLETE_HEADER
 from lmvp.errors import InvalidArgument
 from lmvp_server.api.base import Handler, as_json
 from lmvp_server.api.columns import COLUMNS, as_bytes

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from lmvp.core.api_version import INCOMPLETE_HEADER
 from lmvp.core.run_frames import SHIPMENT_LIMIT
 from lmvp.core.schemas import runs
+from lmvp.core.schemas.base import INCOMPLETE_HEADER
 from lmvp_server.api.base import Handler
 from lmvp_server.api.query import (
     NOW,

@@ -19,9 +19,9 @@ from lmvp.core.schemas.runs import NewRun
 from lmvp.tracking import process_lock as owners
 from lmvp.tracking import unsent
 from lmvp.tracking.destination import Target, journals
+from lmvp.tracking.journal import Writer
 from lmvp.tracking.process_lock import Owner, Process
 from lmvp.tracking.unsent import forget
-from lmvp.tracking.writer import Writer
 
 ROOT = Path(__file__).resolve().parents[2]
 

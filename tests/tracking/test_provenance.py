@@ -17,7 +17,8 @@ from lmvp.core.redaction import (
     redact_text,
 )
 from lmvp.core.schemas.runs import RunRecord
-from lmvp.tracking import distributed, provenance
+from lmvp.tracking import provenance
+from lmvp.tracking.start import rank
 
 SECRETS = [
     "AKIA" + "A" * 16,
@@ -146,11 +147,11 @@ def test_no_git_is_no_trouble(tmp_path, monkeypatch):
 def test_the_rank(monkeypatch):
     for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.rank() == 0
+    assert rank() == 0
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert distributed.rank() == 3
+    assert rank() == 3
     monkeypatch.setenv("RANK", "0")
-    assert distributed.rank() == 0
+    assert rank() == 0
 
 
 def test_the_rank_of_torch_distributed(tmp_path, monkeypatch):
@@ -160,7 +161,7 @@ def test_the_rank_of_torch_distributed(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "7")
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
-        assert distributed.rank() == 0
+        assert rank() == 0
     finally:
         torch.distributed.destroy_process_group()
 

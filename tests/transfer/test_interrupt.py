@@ -9,7 +9,7 @@ import pytest
 from models import same, weights
 
 import lmvp
-from lmvp.transfer._threads import Stopped, Workers
+from lmvp.transfer.progress import Stopped, Workers
 
 SLOW = 4e6
 """Bytes a second at which the model below takes far longer than anybody waits."""

@@ -9,10 +9,11 @@ import msgspec
 from lmvp.core.schemas.base import (
     Struct,
     WireFloat,
+    copied,
     decode_float,
     encode_float,
+    freeze_fields,
 )
-from lmvp.core.schemas.frozen import copied, freeze_fields
 
 
 class Layer(Struct, frozen=True, kw_only=True):

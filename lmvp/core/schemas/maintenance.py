@@ -1,11 +1,11 @@
-"""Response schemas for maintenance: disk usage, trash, pruning, gc, fsck and backups."""
+"""Responses and requests for maintenance: disk usage, trash, pruning, gc, fsck and backups."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from lmvp.core.schemas.base import Struct
-from lmvp.core.schemas.frozen import copied, freeze_fields
+from lmvp.core.schemas.accounts import Head
+from lmvp.core.schemas.base import Request, Struct, copied, freeze_fields
 
 
 class Removed(Struct, frozen=True, kw_only=True):
@@ -226,3 +226,35 @@ class Backup(Struct, frozen=True, kw_only=True):
     created_at: datetime
     server: str
     spaces: tuple[BackupSpace, ...]
+
+
+# -- requests; unknown fields are an error
+
+
+class Collect(Request, frozen=True, kw_only=True):
+    """Body of `POST gc`. With `removed`, gc also deletes permanently everything in the trash."""
+
+    removed: bool = False
+
+
+class Check(Request, frozen=True, kw_only=True):
+    """Body of `POST fsck`. With `repair`, damaged frames are set aside."""
+
+    repair: bool = False
+    heads: tuple[Head, ...] = ()
+    """Heads of audit logs that were stored outside the server; fsck verifies that the logs still contain them."""
+
+
+class WantedPieces(Request, frozen=True, kw_only=True):
+    """Body of `POST backups/{backup}/{kind}/{space}`.
+
+    Attributes
+    ----------
+    want : tuple of str
+        Ids of chunks or digests of manifests.
+    plain : bool
+        Send chunks decoded, as raw frames, instead of in their stored encoding.
+    """
+
+    want: tuple[str, ...]
+    plain: bool = False

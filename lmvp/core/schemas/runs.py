@@ -14,7 +14,7 @@ from lmvp.core.schemas import (
     WireFloat,
     decode_float,
 )
-from lmvp.core.schemas.frozen import copied, freeze_fields
+from lmvp.core.schemas.base import copied, freeze_fields
 from lmvp.errors import InvalidArgument
 
 Status: TypeAlias = Literal["running", "stale", "finished", "failed", "killed"]
