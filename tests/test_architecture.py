@@ -170,7 +170,7 @@ def targets_of(ours, module):
         ("lmvp_server", ["lmvp_jupyter", "IPython", "ipywidgets", "anywidget", "torch", "requests"]),
         ("lmvp_server/services", ["tornado"]),
         ("lmvp_server/stores", ["tornado"]),
-        ("lmvp_server/api", ["lmvp_server.stores", "tinydb"]),
+        ("lmvp_server/api", ["lmvp_server.stores", "lmvp_server.web", "tinydb"]),
         ("lmvp_server/web", ["lmvp_server.stores", "tinydb"]),
         ("lmvp/core", ["socketserver", "requests", "tornado"]),
         ("lmvp/views", ["IPython", "requests"]),

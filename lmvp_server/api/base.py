@@ -616,7 +616,7 @@ def _plain_method(route: Route, names: Sequence[str]) -> Callable[..., Awaitable
     return method
 
 
-class NoSuchRoute(Handler):
+class UnknownRouteHandler(Handler):
     """Handler of all paths without a route."""
 
     open_to_all = True

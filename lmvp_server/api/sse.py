@@ -54,7 +54,7 @@ BEHIND: Text[str] = Text(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamPosition:
     """Position of a reader: the runs that it follows, with a cursor and a status for each run."""
 
     space: str
@@ -64,7 +64,7 @@ class Place:
     statuses: tuple[str, ...] = ()
 
 
-Step: TypeAlias = tuple[bytes, Place]
+Step: TypeAlias = tuple[bytes, StreamPosition]
 """An event and the position after it. The event is empty if nothing is new."""
 
 
@@ -73,7 +73,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._open: set[LiveHandler] = set()
-        self._made: OrderedDict[Place, asyncio.Future[Step]] = OrderedDict()
+        self._made: OrderedDict[StreamPosition, asyncio.Future[Step]] = OrderedDict()
         self._awake: dict[tuple[str, str], tuple[set[asyncio.Event], Callable[[], None]]] = {}
         self._ended = False
 
@@ -120,8 +120,8 @@ class Streams:
             stop()
 
     async def shared(
-        self, place: Place, make: Callable[[Place], Awaitable[tuple[bytes, Place]]]
-    ) -> tuple[bytes, Place]:
+        self, place: StreamPosition, make: Callable[[StreamPosition], Awaitable[tuple[bytes, StreamPosition]]]
+    ) -> tuple[bytes, StreamPosition]:
         """Return the event after a position. It is encoded once for all readers at this position."""
         found = self._made.get(place)
         # An empty result is stale as soon as points arrive, so it is created again.
@@ -196,15 +196,15 @@ class LiveHandler(
             for run in place.runs:
                 streams.rest((place.space, run), self._news)
 
-    def _begin(self, project: str, runs: list[str], keys: tuple[str, ...] | None) -> Place:
+    def _begin(self, project: str, runs: list[str], keys: tuple[str, ...] | None) -> StreamPosition:
         metrics = self.services.metrics
         space, ids = metrics.watched(self.caller, project, runs)
         # `EventSource` sends `Last-Event-ID` when it reconnects.
         given = self.query(BEHIND) or self.request.headers.get("Last-Event-ID")
         cursors = _cursors(given, len(ids)) if given else tuple(metrics.now(space, run) for run in ids)
-        return Place(space, tuple(ids), keys, cursors)
+        return StreamPosition(space, tuple(ids), keys, cursors)
 
-    async def _follow(self, streams: Streams, project: str, place: Place) -> None:
+    async def _follow(self, streams: Streams, project: str, place: StreamPosition) -> None:
         try:
             while self._going:
                 # Clear before reading, so that points that arrive meanwhile are not missed.
@@ -222,7 +222,7 @@ class LiveHandler(
             self.write(b"event: end\ndata: " + msgspec.json.encode(error_body(error)) + b"\n\n")
         self.finish()
 
-    async def _wait(self, project: str, place: Place) -> None:
+    async def _wait(self, project: str, place: StreamPosition) -> None:
         """Wait for new points, recheck the rights of the reader meanwhile, and send a keep-alive comment at the end."""
         for _ in range(math.ceil(_PING / RECHECK)):
             try:
@@ -235,7 +235,7 @@ class LiveHandler(
         self.write(b": still here\n\n")
         await self.flush()
 
-    async def _make(self, place: Place) -> Step:
+    async def _make(self, place: StreamPosition) -> Step:
         step = await self.run(_next_of_few, self.services, place)
         return step if step is not None else await self.run_shared(_next, self.services, place)
 
@@ -252,14 +252,14 @@ class LiveHandler(
         self.stop()
 
 
-def _next_of_few(services: Services, place: Place) -> Step | None:
+def _next_of_few(services: Services, place: StreamPosition) -> Step | None:
     """Return the next event; None if more than `_FEW` points are new, because encoding then takes long."""
     now, cursors = services.metrics.now, zip(place.runs, place.cursors, strict=True)
     count = sum(max(0, now(place.space, run) - cursor) for run, cursor in cursors)
     return None if count > _FEW else _next(services, place)
 
 
-def _next(services: Services, place: Place) -> Step:
+def _next(services: Services, place: StreamPosition) -> Step:
     """Return the next event, which is equal for all readers, and the position after it; empty if nothing is new."""
     metrics = services.metrics
     found = [

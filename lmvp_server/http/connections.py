@@ -44,7 +44,7 @@ class CountingStream(IOStream):
     sent = 0
     known = False
     """Whether the current request has valid credentials."""
-    connection: Connection | None = None
+    connection: ClientConnection | None = None
     lingering: LingeringConnections | None = None
     buffers: Buffers | None = None
     queue = CallerQueue("", known=False)
@@ -156,7 +156,7 @@ class CountingStream(IOStream):
         return error_response(431, "Request Header Fields Too Large", TooLarge.code, message, hint)
 
 
-class Connection:
+class ClientConnection:
     """An open connection, with the time since its last progress."""
 
     def __init__(self, stream: CountingStream, address: str, at: float) -> None:

@@ -30,7 +30,7 @@ from tornado.httputil import (
 from tornado.ioloop import IOLoop
 
 from lmvp_server.http.buffers import Buffers
-from lmvp_server.http.connections import Connection, CountingStream, Phase, network_of_peer, stream_of
+from lmvp_server.http.connections import ClientConnection, CountingStream, Phase, network_of_peer, stream_of
 from lmvp_server.http.error_responses import REQUEST_TIMEOUT, UNAVAILABLE
 from lmvp_server.http.limits import BODY_LIMIT, CHUNK_SIZE, HEADER_LIMIT, Limits
 from lmvp_server.http.lingering import LingeringConnections
@@ -61,7 +61,7 @@ class CountingServer(HTTPServer):
         self._limits: Limits = options.pop("limits")
         self._busy: set[object] = set()
         self._listening: list[socket.socket] = []
-        self._open: dict[object, Connection] = {}
+        self._open: dict[object, ClientConnection] = {}
         self._by_address: Counter[str] = Counter()
         self._resuming: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.TimerHandle | None = None
@@ -131,7 +131,7 @@ class CountingServer(HTTPServer):
                     connection.send(UNAVAILABLE)
                 return
         stream = CountingStream(connection, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size)
-        self._open[stream] = stream.connection = Connection(stream, network, self._now())
+        self._open[stream] = stream.connection = ClientConnection(stream, network, self._now())
         stream.lingering = self._lingering
         stream.buffers, stream.queue = self.buffers, CallerQueue(network, known=False)
         self._by_address[network] += 1
@@ -224,19 +224,19 @@ class CountingServer(HTTPServer):
         if self._open:
             self._sweep_later()
 
-    def _time_out(self, connection: Connection) -> None:
+    def _time_out(self, connection: ClientConnection) -> None:
         if connection.phase in (Phase.HEADERS, Phase.BODY):
             self._refuse(connection, REQUEST_TIMEOUT)
         else:
             self._close(connection)
 
-    def _refuse(self, connection: Connection, answer: bytes) -> None:
+    def _refuse(self, connection: ClientConnection, answer: bytes) -> None:
         """Close a connection. First send a response, unless a part of one is sent already."""
         if not connection.is_answered and not connection.stream.writing():
             connection.stream.write(answer).add_done_callback(lambda sent: sent.exception())
         self._close(connection)
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: ClientConnection) -> None:
         self._forget(connection.stream)
         connection.stream.close()
 

@@ -6,10 +6,10 @@ from lmvp.errors import AccessDenied, LmvpError, NotAuthenticated
 from lmvp_server.http.peers import is_other_user
 from lmvp_server.services.sessions import INVITATION
 from lmvp_server.services.signin_links import OtherAccount
-from lmvp_server.web.base_page import Page, within
+from lmvp_server.web.base_page import WebPage, within
 
 
-class Login(Page):
+class LoginPage(WebPage):
     """`/login`."""
 
     async def get(self) -> None:
@@ -53,7 +53,7 @@ class Login(Page):
         )
 
 
-class Open(Page):
+class SignInLinkPage(WebPage):
     """`/open`: the page of a sign-in link.
 
     The code is in the fragment of the URL (after `#`), which browsers do not send. It is therefore in no log and no
@@ -91,7 +91,7 @@ class Open(Page):
         self.show("open.html", code=code, wrong=wrong, other=other)
 
 
-class Logout(Page):
+class LogoutPage(WebPage):
     """`/logout`."""
 
     async def post(self) -> None:
@@ -105,7 +105,7 @@ class Logout(Page):
         self.go("login")
 
 
-class Join(Page):
+class JoinPage(WebPage):
     """`/join`: the page of an invitation."""
 
     async def get(self) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote
 import lmvp
 from lmvp.core.sanitize import clean
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotFound
-from lmvp_server.api.base import Handler, NoSuchRoute
+from lmvp_server.api.base import Handler, UnknownRouteHandler
 from lmvp_server.api.errors import as_lmvp
 from lmvp_server.http.compression import may_compress
 from lmvp_server.http.peers import is_other_user
@@ -37,7 +37,7 @@ _VISITOR = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
 
-class BySession(Handler):
+class SessionHandler(Handler):
     """Handler that accepts the session cookie if the request has no token.
 
     Use it only for handlers that read, or that verify the CSRF token of a form.
@@ -76,7 +76,7 @@ class BySession(Handler):
         return replace(found, roles=self.services.roles)
 
 
-class Drawn(BySession):
+class PageHandler(SessionHandler):
     """Handler that can send a page, at least the page of an error."""
 
     framed = False
@@ -191,7 +191,7 @@ class Drawn(BySession):
         self.show("problem.html", error=error, heading=heading(error.http_status), here=within(here), clean=clean)
 
 
-class Page(Drawn):
+class WebPage(PageHandler):
     """Base class of pages.
 
     A form must pass `form`, which verifies its CSRF token, before it changes anything.
@@ -269,7 +269,7 @@ class Page(Drawn):
         self.finish()
 
 
-class NoSuchAddress(Drawn, NoSuchRoute):
+class UnknownAddressPage(PageHandler, UnknownRouteHandler):
     """Handler of unknown URLs: sends a page to browsers and JSON to other clients."""
 
     def prepare(self) -> None:

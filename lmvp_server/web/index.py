@@ -15,7 +15,7 @@ from lmvp_server.http.host_check import foreign_host
 from lmvp_server.services import access
 from lmvp_server.services.paging import Page
 from lmvp_server.web import activity, svg_marks
-from lmvp_server.web.base_page import Page as WebPage
+from lmvp_server.web.base_page import WebPage
 
 PROJECTS, MODELS, RECENT = 100, 200, 50
 OPENED, SHOWN = 20, 8
@@ -23,7 +23,7 @@ OPENED, SHOWN = 20, 8
 WAITING, LINES = 5, 12
 
 
-class Home(WebPage):
+class HomePage(WebPage):
     """`/`."""
 
     framed = True

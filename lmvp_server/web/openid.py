@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmvp.errors import AccessDenied, LmvpError, NotAuthenticated, NotFound
 from lmvp_server.services import access
 from lmvp_server.services.sessions import PROVIDER
-from lmvp_server.web.base_page import Page, within
+from lmvp_server.web.base_page import WebPage, within
 
 if TYPE_CHECKING:
     from lmvp_server.services.access import Caller
@@ -19,7 +19,7 @@ _COOKIE = "lmvp_openid"
 """Name of the cookie that binds a sign-in to the browser that started it."""
 
 
-class _OpenIdPage(Page):
+class _OpenIdPage(WebPage):
     @property
     def openid(self) -> OpenId:
         """The client of the OpenID provider."""
@@ -42,7 +42,7 @@ class _OpenIdPage(Page):
         self.show("login.html", after=within(after), name="", wrong=wrong[:1].upper() + wrong[1:], by_token=False)
 
 
-class Begin(_OpenIdPage):
+class OpenIdBeginPage(_OpenIdPage):
     """`/openid`."""
 
     async def get(self) -> None:
@@ -72,7 +72,7 @@ class Begin(_OpenIdPage):
         return self.openid.begin(browser, self.back, address=self.address, after=after, invitation=code, caller=caller)
 
 
-class Back(_OpenIdPage):
+class OpenIdReturnPage(_OpenIdPage):
     """`/openid-back`."""
 
     async def get(self) -> None:

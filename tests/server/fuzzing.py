@@ -205,7 +205,7 @@ def page_requests(ids):
             match = re.fullmatch(pattern, path)
             spans = tuple(map(match.span, range(1, len(match.groups()) + 1)))
             found += [Request(method, path, spans) for method in ("GET", "GET", "HEAD")]
-            posts = sorted(getattr(handler, "acts", ())) or ["", "gc", "fsck"]
+            posts = sorted(getattr(handler, "actions", ())) or ["", "gc", "fsck"]
             if "post" not in methods_of(handler):
                 posts = posts[:1]
             for action in posts:

@@ -276,11 +276,11 @@ def account_of(served, name):
 
 
 def test_every_form_is_listed():
-    """A page has a form if it answers POST; a page of the console names its forms in `acts`."""
+    """A page has a form if it answers POST; a page of the console names its forms in `actions`."""
     listed = {(page_of(path), form.get("do", "")) for path, form, _ in FORMS}
     listed |= {(page_of(path), name) for path, name in CHECKS}
     pages = {page for _, page, *_ in PAGES}
-    acting = {(page, name) for page in pages if issubclass(page, ConsolePage) for name in page.acts}
+    acting = {(page, name) for page in pages if issubclass(page, ConsolePage) for name in page.actions}
     acting |= {(page_of("/admin/storage"), name) for name in ("gc", "compact", "fsck")}
     others = {page for page in pages if "post" in methods_of(page) and not issubclass(page, ConsolePage)}
     assert listed == acting | {(page, "") for page in others}

@@ -32,7 +32,7 @@ SMALL = {  # one record or one short list, whatever is stored; of the operator a
     "api.invitations.InvitationsHandler.get",
     "api.events.HeadsHandler.get",
     "api.health.OpenApiHandler.get",
-    "web.openid.Back.get",
+    "web.openid.OpenIdReturnPage.get",
     "api.pushes.PushHandler.get",
     "api.trash.ProjectTrashHandler.get",
     "api.trash.TrashHandler.get",
@@ -45,13 +45,13 @@ SMALL = {  # one record or one short list, whatever is stored; of the operator a
     "api.webhooks.WebhooksHandler.get",
 }
 NO_READ = {
-    "web.pages.base.NoSuchPage.get",
-    "api.devices.DevicePage.get",
-    "web.auth.Join.get",
-    "web.auth.Login.get",
-    "web.auth.Open.get",
+    "web.pages.base.UnknownPage.get",
+    "web.device.DevicePage.get",
+    "web.auth.JoinPage.get",
+    "web.auth.LoginPage.get",
+    "web.auth.SignInLinkPage.get",
     "api.health.HealthHandler.get",
-    "web.openid.Begin.get",
+    "web.openid.OpenIdBeginPage.get",
 }
 PUBLIC = {  # costly for callers without an account, ended early for the others
     "api.downloads.VersionChunksHandler.post",
@@ -63,8 +63,8 @@ PUBLIC = {  # costly for callers without an account, ended early for the others
     "api.versions.ManifestHandler.get",
 }
 LONG = {
-    "web.pages.runs.Curves.get",
-    "web.pages.search.Search.get",
+    "web.pages.runs.PageCurvesHandler.get",
+    "web.pages.search.SearchPage.get",
     "api.downloads.FileHandler.get",
     "api.downloads.FileHandler.head",
     "api.contributions.ProjectContributionsHandler.get",
@@ -81,7 +81,7 @@ LONG_WITH_A_FILTER = {
     "api.versions.ProjectVersionsHandler.get",
     "api.versions.VersionsHandler.get",
 }
-COSTLY = {"web.pages.base.ConsolePage.get", "web.index.Home.get"}
+COSTLY = {"web.pages.base.ConsolePage.get", "web.index.HomePage.get"}
 COSTLY_WITH_A_FILTER = {"api.events.ProjectEventsHandler.get", "api.events.ServerEventsHandler.get"}
 RUNNERS = {
     **{key: set() for key in NO_READ},

@@ -23,7 +23,7 @@ from lmvp.core.run_frames import (
     points_frame,
 )
 from lmvp_server.api import export
-from lmvp_server.api.sse import Place, Streams
+from lmvp_server.api.sse import StreamPosition, Streams
 from lmvp_server.app import App
 from lmvp_server.routes import API
 from lmvp_server.settings import Settings
@@ -148,7 +148,7 @@ def test_streams_share_a_bounded_number_of_bytes():
     async def ask():
         streams = Streams()
         for number in range(20):
-            place = Place("p", ("a",), None, (number,))
+            place = StreamPosition("p", ("a",), None, (number,))
             await streams.shared(place, lambda place: _made(b"x" * (4 << 20), place))
         return sum(len(one.result()[0]) for one in streams._made.values())
 

@@ -1,57 +1,57 @@
 """Pages of the console. docs/console.md lists their URLs and common behavior."""
 
-from lmvp_server.web.pages.account import Account
+from lmvp_server.web.pages.account import AccountPage
 from lmvp_server.web.pages.admin import (
-    AuditLog,
-    Groups,
-    Storage,
-    Users,
+    AuditLogPage,
+    GroupsPage,
+    StoragePage,
+    UsersPage,
 )
-from lmvp_server.web.pages.base import NoSuchPage
-from lmvp_server.web.pages.data import File, Histograms, Live
-from lmvp_server.web.pages.models import Model
+from lmvp_server.web.pages.base import UnknownPage
+from lmvp_server.web.pages.data import PageFileHandler, PageHistogramsHandler, PageLiveHandler
+from lmvp_server.web.pages.models import ModelPage
 from lmvp_server.web.pages.projects import (
-    Activity,
-    Contributions,
-    Members,
-    Project,
-    Removed,
+    ActivityPage,
+    ContributionsPage,
+    MembersPage,
+    ProjectPage,
+    TrashPage,
 )
 from lmvp_server.web.pages.runs import (
-    Compare,
-    Curves,
-    Run,
-    Runs,
+    ComparePage,
+    PageCurvesHandler,
+    RunPage,
+    RunsPage,
 )
-from lmvp_server.web.pages.search import Search
-from lmvp_server.web.pages.settings import ModelSettings, ProjectSettings, ServerSettings
-from lmvp_server.web.pages.versions import Diff, FilePage, Version
+from lmvp_server.web.pages.search import SearchPage
+from lmvp_server.web.pages.settings import ModelSettingsPage, ProjectSettingsPage, ServerSettingsPage
+from lmvp_server.web.pages.versions import DiffPage, FilePage, VersionPage
 
 __all__ = [
-    "Account",
-    "Activity",
-    "AuditLog",
-    "Compare",
-    "Contributions",
-    "Curves",
-    "Diff",
-    "File",
+    "AccountPage",
+    "ActivityPage",
+    "AuditLogPage",
+    "ComparePage",
+    "ContributionsPage",
+    "DiffPage",
     "FilePage",
-    "Groups",
-    "Histograms",
-    "Live",
-    "Members",
-    "Model",
-    "ModelSettings",
-    "NoSuchPage",
-    "Project",
-    "ProjectSettings",
-    "Removed",
-    "Run",
-    "Runs",
-    "Search",
-    "ServerSettings",
-    "Storage",
-    "Users",
-    "Version",
+    "GroupsPage",
+    "MembersPage",
+    "ModelPage",
+    "ModelSettingsPage",
+    "PageCurvesHandler",
+    "PageFileHandler",
+    "PageHistogramsHandler",
+    "PageLiveHandler",
+    "ProjectPage",
+    "ProjectSettingsPage",
+    "RunPage",
+    "RunsPage",
+    "SearchPage",
+    "ServerSettingsPage",
+    "StoragePage",
+    "TrashPage",
+    "UnknownPage",
+    "UsersPage",
+    "VersionPage",
 ]

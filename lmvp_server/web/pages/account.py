@@ -12,15 +12,15 @@ from lmvp.core.schemas import Ended, MakeToken, UserChange
 from lmvp.errors import InvalidArgument
 from lmvp_server.services.access import LEAST_SCOPE, SCOPES
 from lmvp_server.services.paging import Page
-from lmvp_server.web.pages.base import ConsolePage, Fields, Shown
+from lmvp_server.web.pages.base import ConsolePage, Fields, PageContext
 
 TOKENS = 1000
 
 
-class Account(ConsolePage):
+class AccountPage(ConsolePage):
     """`/account`."""
 
-    acts: ClassVar[frozenset[str]] = frozenset({"make_token", "revoke", "disconnect", "set_password", "leave_all"})
+    actions: ClassVar[frozenset[str]] = frozenset({"make_token", "revoke", "disconnect", "set_password", "leave_all"})
 
     def initialize(self) -> None:
         """Initialize the state of a request."""
@@ -29,7 +29,7 @@ class Account(ConsolePage):
         self._session = ""
         self._said = ""
 
-    def look(self) -> Shown:  # type: ignore[override]
+    def context(self) -> PageContext:  # type: ignore[override]
         """Return the account, its tokens and its identities."""
         me = self.services.users.me(self.caller)
         found = self.services.tokens.every(self.caller, Page(TOKENS))["items"]

@@ -13,7 +13,7 @@ from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp_server.services import access
 from lmvp_server.services.audit import Filter
 from lmvp_server.services.paging import Page
-from lmvp_server.web.pages.base import ConsolePage, Fields, Shown
+from lmvp_server.web.pages.base import ConsolePage, Fields, PageContext
 
 USERS, EVENTS = 1000, 200
 LINES = "application/x-ndjson"
@@ -38,11 +38,11 @@ class AdminPage(ConsolePage):
         return {"tabs": [(words, f"admin{path}", None, words == self.tab) for words, path in pages]}
 
 
-class Users(AdminPage):
+class UsersPage(AdminPage):
     """`/admin`."""
 
     tab = "Accounts"
-    acts: ClassVar[frozenset[str]] = frozenset(
+    actions: ClassVar[frozenset[str]] = frozenset(
         {"add", "disable", "enable", "make_admin", "make_user", "set_password", "disconnect"}
     )
 
@@ -51,7 +51,7 @@ class Users(AdminPage):
         super().initialize()
         self._said = ""
 
-    def look(self) -> Shown:  # type: ignore[override]
+    def context(self) -> PageContext:  # type: ignore[override]
         """Return the accounts and their identities."""
         common = self.common()
         identities = self.services.identities.every(self.caller, Page(USERS))
@@ -118,13 +118,13 @@ class Users(AdminPage):
             await super().done(where, place)
 
 
-class Groups(AdminPage):
+class GroupsPage(AdminPage):
     """`/admin/groups`."""
 
     tab = "Groups"
-    acts: ClassVar[frozenset[str]] = frozenset({"set_group", "remove_group"})
+    actions: ClassVar[frozenset[str]] = frozenset({"set_group", "remove_group"})
 
-    def look(self) -> Shown:  # type: ignore[override]
+    def context(self) -> PageContext:  # type: ignore[override]
         """Return the groups and their members."""
         return "groups.html", {**self.common(), "groups": self.services.members.groups(self.caller)["items"]}
 
@@ -140,7 +140,7 @@ class Groups(AdminPage):
         return "admin/groups"
 
 
-class Storage(AdminPage):
+class StoragePage(AdminPage):
     """`/admin/storage`."""
 
     tab = "Storage"
@@ -150,7 +150,7 @@ class Storage(AdminPage):
         super().initialize()
         self._result: Any = None
 
-    def look(self) -> Shown:  # type: ignore[override]
+    def context(self) -> PageContext:  # type: ignore[override]
         """Return the storage usage and the result of the last action."""
         common = self.common()
         usage = self.services.usage.of_server(self.caller)
@@ -175,12 +175,12 @@ class Storage(AdminPage):
         await self._draw(place)
 
 
-class AuditLog(AdminPage):
+class AuditLogPage(AdminPage):
     """`/admin/audit?project=…&who=…&action=…&what=…&since=…&until=…`."""
 
     tab = "Audit log"
 
-    def look(self) -> Shown:  # type: ignore[override]
+    def context(self) -> PageContext:  # type: ignore[override]
         """Return the requested audit log entries, of the server or of a project, newest first."""
         common = self.common()
         names = ("who", "action", "what", "since", "until")

@@ -13,12 +13,11 @@ from lmvp.core.sanitize import clean
 from lmvp.errors import Conflict, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ProtectedAlias
 from lmvp_server.services import access
 from lmvp_server.web import svg_marks
-from lmvp_server.web.base_page import Page as WebPage
-from lmvp_server.web.base_page import too_old
+from lmvp_server.web.base_page import WebPage, too_old
 from lmvp_server.web.rendering import Job, Rendering
 
 Fields: TypeAlias = dict[str, str]
-Shown: TypeAlias = tuple[str, dict[str, Any]]
+PageContext: TypeAlias = tuple[str, dict[str, Any]]
 """The template of a page and its fields."""
 
 # Passwords are never sent back to the browser. `_UNSEEN` also has the control fields of a form.
@@ -38,11 +37,11 @@ class ConsolePage(WebPage, ABC):
 
     framed = True
     compressed = True
-    acts: ClassVar[frozenset[str]] = frozenset()
+    actions: ClassVar[frozenset[str]] = frozenset()
     """Allowed values of the field `do`: names of methods that perform an action and return the page to redirect to."""
 
     @abstractmethod
-    def look(self, *place: str) -> Shown:
+    def context(self, *place: str) -> PageContext:
         """Return the template and its fields. This method runs in a thread.
 
         A field that is a `Job` is rendered in a worker process. The template gets the `Rendered` result.
@@ -59,9 +58,9 @@ class ConsolePage(WebPage, ABC):
             self._stale(fields)
             return
         name = fields.get("do", "")
-        if name not in self.acts:
+        if name not in self.actions:
             raise InvalidRequest("this form does nothing here", hint="load the page again")
-        # Safe: `acts` lists the allowed names.
+        # Safe: `actions` lists the allowed names.
         act: Callable[..., str] = getattr(self, name)
         try:
             run = self.run_password if any(fields.get(one) for one in _SECRETS) else self.run
@@ -116,7 +115,7 @@ class ConsolePage(WebPage, ABC):
 
     async def _draw(self, place: tuple[str, ...], **more: Any) -> None:
         try:
-            template, fields = await self.run_costly(self.look, *place)
+            template, fields = await self.run_costly(self.context, *place)
         except NotAuthenticated:
             self._to_login()
             return
@@ -153,7 +152,7 @@ def see_that_it_is_unchanged(fields: Fields, text: str) -> None:
         raise Conflict("somebody else has changed it since you began", hint="what you typed is still here; look first")
 
 
-class NoSuchPage(WebPage):
+class UnknownPage(WebPage):
     """Handler of unknown pages below `/p`."""
 
     async def get(self, *_place: str) -> None:

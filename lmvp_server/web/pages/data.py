@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from lmvp_server.api import downloads, sse, versions
-from lmvp_server.web.base_page import BySession, Drawn
+from lmvp_server.web.base_page import PageHandler, SessionHandler
 
 
-class File(Drawn, downloads.FileHandler):
+class PageFileHandler(PageHandler, downloads.FileHandler):
     """`/p/{project}/{model}@{revision}/-/files/{path}`: a file, or a range of it."""
 
 
-class Histograms(BySession, versions.HistogramsHandler):
+class PageHistogramsHandler(SessionHandler, versions.HistogramsHandler):
     """`/p/{project}/{model}@{revision}/-/histograms`."""
 
 
-class Live(BySession, sse.LiveHandler):
+class PageLiveHandler(SessionHandler, sse.LiveHandler):
     """`/p/{project}/-/live`."""

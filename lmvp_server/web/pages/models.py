@@ -14,7 +14,7 @@ from lmvp_server.web import histories, versions
 from lmvp_server.web.pages.base import (
     ConsolePage,
     Fields,
-    Shown,
+    PageContext,
     mark,
     see_that_it_is_unchanged,
 )
@@ -22,12 +22,12 @@ from lmvp_server.web.rendering import Job
 from lmvp_server.web.widget_embed import island
 
 
-class Model(ConsolePage):
+class ModelPage(ConsolePage):
     """`/p/{project}/{model}`."""
 
-    acts: ClassVar[frozenset[str]] = frozenset({"rollback", "unalias", "describe", "remove"})
+    actions: ClassVar[frozenset[str]] = frozenset({"rollback", "unalias", "describe", "remove"})
 
-    def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str, model: str) -> PageContext:  # type: ignore[override]
         """Return one page of the history of a model."""
         services, caller = self.services, self.caller
         about = services.catalog.model(caller, project, model)

@@ -9,14 +9,14 @@ from lmvp.errors import InvalidArgument
 from lmvp_server.services.access import READ, ROLES
 from lmvp_server.services.paging import Page
 from lmvp_server.web import activity, histories
-from lmvp_server.web.pages.base import ConsolePage, Fields, Shown
+from lmvp_server.web.pages.base import ConsolePage, Fields, PageContext
 
 MODELS, EVENTS, CONTRIBUTIONS = 50, 100, 100
 LINES = 8
 """Number of events on the page of a project."""
 
 
-class ProjectPage(ConsolePage):
+class ProjectTabPage(ConsolePage):
     """Base class of the pages of a project, with the tabs."""
 
     tab = ""
@@ -41,12 +41,12 @@ class ProjectPage(ConsolePage):
         return {"project": about, "may": rights, "tabs": shown, "proposed": open_["items"]}
 
 
-class Project(ProjectPage):
+class ProjectPage(ProjectTabPage):
     """`/p/{project}`."""
 
     tab = "Models"
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return the models of a project and its recent events."""
         common = self.common(project)
         name = common["project"]["name"]
@@ -68,12 +68,12 @@ class Project(ProjectPage):
         }
 
 
-class Contributions(ProjectPage):
+class ContributionsPage(ProjectTabPage):
     """`/p/{project}/-/contributions`."""
 
     tab = "Contributions"
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return the contributions, newest first."""
         common = self.common(project)
         cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
@@ -82,18 +82,18 @@ class Contributions(ProjectPage):
         return "contributions.html", {**common, "found": found["items"], "older": found["next"]}
 
 
-class Members(ProjectPage):
+class MembersPage(ProjectTabPage):
     """`/p/{project}/-/members`."""
 
     tab = "Members"
-    acts: ClassVar[frozenset[str]] = frozenset({"invite", "revoke", "set_role", "remove"})
+    actions: ClassVar[frozenset[str]] = frozenset({"invite", "revoke", "set_role", "remove"})
 
     def initialize(self) -> None:
         """Initialize the state of a request."""
         super().initialize()
         self._link = ""
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return the members and their roles."""
         common = self.common(project)
         found = self.services.members.of_project(self.caller, common["project"]["name"])
@@ -143,12 +143,12 @@ class Members(ProjectPage):
             await super().done(where, place)
 
 
-class Activity(ProjectPage):
+class ActivityPage(ProjectTabPage):
     """`/p/{project}/-/activity`."""
 
     tab = "Activity"
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return the events, newest first."""
         common = self.common(project)
         cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
@@ -157,13 +157,13 @@ class Activity(ProjectPage):
         return "activity.html", {**common, "feed": lines, "older": events["next"], "total": events["total"]}
 
 
-class Removed(ProjectPage):
+class TrashPage(ProjectTabPage):
     """`/p/{project}/-/removed`."""
 
     tab = "Removed"
-    acts: ClassVar[frozenset[str]] = frozenset({"undelete"})
+    actions: ClassVar[frozenset[str]] = frozenset({"undelete"})
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return the objects in the trash."""
         common = self.common(project)
         return "removed.html", {**common, "items": self.services.undelete.of_project(self.caller, project)["items"]}

@@ -18,15 +18,15 @@ from lmvp.views.curves import Curves as Drawn
 from lmvp.views.run_comparison import Comparison
 from lmvp_server.api.base import as_json
 from lmvp_server.web import curves, run_charts, run_tables
-from lmvp_server.web.base_page import BySession
+from lmvp_server.web.base_page import SessionHandler
 from lmvp_server.web.pages.base import (
     ConsolePage,
     Fields,
-    Shown,
+    PageContext,
     mark,
     see_that_it_is_unchanged,
 )
-from lmvp_server.web.pages.projects import ProjectPage
+from lmvp_server.web.pages.projects import ProjectTabPage
 from lmvp_server.web.pages.versions import code_cells
 from lmvp_server.web.run_tables import Column
 from lmvp_server.web.widget_embed import island, later
@@ -38,12 +38,12 @@ TOGETHER = 50
 """Maximum number of runs in a comparison."""
 
 
-class Runs(ProjectPage):
+class RunsPage(ProjectTabPage):
     """`/p/{project}/-/runs?where=…&order=…&column=…&group=…&from=100`."""
 
     tab = "Runs"
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return one page of the runs that match the filter."""
         common = self.common(project)
         name = common["project"]["name"]
@@ -82,12 +82,12 @@ class Runs(ProjectPage):
         return int(given) if given.isascii() and given.isdigit() and len(given) < 10 else 0
 
 
-class Run(ConsolePage):
+class RunPage(ConsolePage):
     """`/p/{project}/-/runs/{run}`."""
 
-    acts: ClassVar[frozenset[str]] = frozenset({"amend", "end", "remove"})
+    actions: ClassVar[frozenset[str]] = frozenset({"amend", "end", "remove"})
 
-    def look(self, project: str, run: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str, run: str) -> PageContext:  # type: ignore[override]
         """Return a run with its curves."""
         (one,) = curves.records([self.services.runs.run(self.caller, project, run)])
         drawn = curves.curves_of(self.services, self.caller, [one])
@@ -127,10 +127,10 @@ class Run(ConsolePage):
         return f"p/{project}/-/removed"
 
 
-class Compare(ConsolePage):
+class ComparePage(ConsolePage):
     """`/p/{project}/-/compare?run=…&run=…&x=…&y=…`."""
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return a comparison of runs: curves, differences, and charts of params and metrics."""
         about = self.services.catalog.project(self.caller, project)
         named = list(dict.fromkeys(self.get_query_arguments("run")))
@@ -169,7 +169,7 @@ class Compare(ConsolePage):
         return first, Column.read(up) if up else next(iter(metrics), None)
 
 
-class Curves(BySession):
+class PageCurvesHandler(SessionHandler):
     """`/p/{project}/-/curves?run=…&from=…&to=…&section=system`: the curves of a widget, or a range of them."""
 
     in_public = frozenset({"GET", "HEAD"})

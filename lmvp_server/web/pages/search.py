@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lmvp_server.services.search import WORDS_LIMIT
-from lmvp_server.web.pages.base import ConsolePage, Shown
+from lmvp_server.web.pages.base import ConsolePage, PageContext
 
 
-class Search(ConsolePage):
+class SearchPage(ConsolePage):
     """`/search?q=…`."""
 
     async def get(self, *place: str) -> None:
@@ -17,7 +17,7 @@ class Search(ConsolePage):
         else:
             await super().get(*place)
 
-    def look(self) -> Shown:  # type: ignore[override]
+    def context(self) -> PageContext:  # type: ignore[override]
         """Return the objects that contain the words."""
         words = self._words()
         found, more = self.services.search.find(self.caller, words, 100)

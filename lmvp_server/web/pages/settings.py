@@ -20,21 +20,21 @@ from lmvp_server.web.pages.admin import AdminPage
 from lmvp_server.web.pages.base import (
     ConsolePage,
     Fields,
-    Shown,
+    PageContext,
     mark,
     see_that_it_is_unchanged,
 )
-from lmvp_server.web.pages.projects import ProjectPage
+from lmvp_server.web.pages.projects import ProjectTabPage
 
 EVERYONE = ROLES[:-1]
 """Roles that a project can give to all accounts."""
 
 
-class ProjectSettings(ProjectPage):
+class ProjectSettingsPage(ProjectTabPage):
     """`/p/{project}/-/settings`."""
 
     tab = "Settings"
-    acts: ClassVar[frozenset[str]] = frozenset(
+    actions: ClassVar[frozenset[str]] = frozenset(
         {"describe", "set_access", "add_webhook", "remove_webhook", "enable_webhook", "test_webhook", "remove"}
     )
 
@@ -45,7 +45,7 @@ class ProjectSettings(ProjectPage):
         self._delivery: Delivery | None = None
         self._ping: Ping | None = None
 
-    def look(self, project: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return the settings of a project."""
         common = self.common(project)
         name = common["project"]["name"]
@@ -120,12 +120,12 @@ class ProjectSettings(ProjectPage):
         return f"p/{project}/-/settings"
 
 
-class ModelSettings(ConsolePage):
+class ModelSettingsPage(ConsolePage):
     """`/p/{project}/{model}/-/settings`."""
 
-    acts: ClassVar[frozenset[str]] = frozenset({"set_rules"})
+    actions: ClassVar[frozenset[str]] = frozenset({"set_rules"})
 
-    def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str, model: str) -> PageContext:  # type: ignore[override]
         """Return the rules of a model."""
         about = self.services.catalog.model(self.caller, project, model)
         access.require(self.caller, access.MAINTAIN, about["project"])
@@ -142,12 +142,12 @@ class ModelSettings(ConsolePage):
         return f"p/{project}/{model}/-/settings"
 
 
-class ServerSettings(AdminPage):
+class ServerSettingsPage(AdminPage):
     """`/admin/settings`: the options of the running server. They are read-only; a restart changes them."""
 
     tab = "Settings"
 
-    def look(self) -> Shown:  # type: ignore[override]
+    def context(self) -> PageContext:  # type: ignore[override]
         """Return the settings of the server with their command-line options."""
         return "server_settings.html", {**self.common(), "rows": self._rows()}
 

@@ -20,7 +20,7 @@ from lmvp.views.version_json import showing_data
 from lmvp_server.services.files import parts
 from lmvp_server.services.paging import Page
 from lmvp_server.web import code, versions
-from lmvp_server.web.pages.base import ConsolePage, Fields, Shown
+from lmvp_server.web.pages.base import ConsolePage, Fields, PageContext
 from lmvp_server.web.rendering import Job
 from lmvp_server.web.widget_embed import island
 
@@ -34,10 +34,10 @@ _SAID = frozenset({"message", "aliases", "metrics", "params", "tags", "parents",
 """Facts that the page shows in a separate place."""
 
 
-class Diff(ConsolePage):
+class DiffPage(ConsolePage):
     """`/p/{project}/{model}/-/diff?from=…&to=…`."""
 
-    def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str, model: str) -> PageContext:  # type: ignore[override]
         """Return the differences between two versions."""
         services, caller = self.services, self.caller
         about = services.catalog.model(caller, project, model)
@@ -70,12 +70,12 @@ class Diff(ConsolePage):
         return f"{model}@v{max(1, found.number - 1)}"
 
 
-class Version(ConsolePage):
+class VersionPage(ConsolePage):
     """`/p/{project}/{model}@{revision}`."""
 
-    acts: ClassVar[frozenset[str]] = frozenset({"accept", "decline", "withdraw", "comment", "alias", "remove"})
+    actions: ClassVar[frozenset[str]] = frozenset({"accept", "decline", "withdraw", "comment", "alias", "remove"})
 
-    def look(self, project: str, model: str, revision: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str, model: str, revision: str) -> PageContext:  # type: ignore[override]
         """Return the facts of a version, its origin, its changes and its files."""
         services, caller = self.services, self.caller
         fields: dict[str, Any]
@@ -184,7 +184,7 @@ class Version(ConsolePage):
 class FilePage(ConsolePage):
     """`/p/{project}/{model}@{revision}/-/view/{path}`."""
 
-    def look(self, project: str, model: str, revision: str, path: str) -> Shown:  # type: ignore[override]
+    def context(self, project: str, model: str, revision: str, path: str) -> PageContext:  # type: ignore[override]
         """Return a file as text, or a notice if it is not a text file."""
         services = self.services
         version = versions.record(services.versions.version(self.caller, project, model, revision))
