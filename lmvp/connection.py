@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from lmvp import hints
+from lmvp import hints, local
 from lmvp.core.sanitize import as_json, clean, escaped
 from lmvp.core.schemas import ErrorBody
 from lmvp.core.schemas.base import API, API_HEADER, INCOMPLETE_HEADER
+from lmvp.core.throughput import Meter
 from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMismatch, ServerUnavailable
-from lmvp.transfer.throughput import Meter
 
 if TYPE_CHECKING:
     import requests
@@ -491,3 +491,26 @@ def _reason(error: BaseException) -> str:
 def _loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def own_connection(address: Address | None) -> Connection:
+    """Return a new, unshared connection to a server (None: the server of this machine), for use in a thread."""
+    if address:
+        return Connection(lambda: address)
+    embedded = _Embedded()
+    return Connection(embedded.find, embedded.lost, local=True)
+
+
+class _Embedded:
+    """Finds the server of this machine, and finds or starts it again after a lost connection."""
+
+    def __init__(self) -> None:
+        self._local: local.Local | None = None
+
+    def find(self) -> Address:
+        self._local = local.connection()
+        return Address(self._local.url, self._local.token, self._local)
+
+    def lost(self) -> None:
+        if self._local is not None:
+            local.forget(self._local)

@@ -111,6 +111,13 @@ def in_marimo() -> bool:
     return marimo is not None and bool(marimo.running_in_notebook())
 
 
+def in_notebook() -> bool:
+    """Return whether this process is a notebook kernel. Its browser can be on another machine."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None or in_marimo()
+
+
 def translated(text: str, form: str | None = None) -> str:
     """Return a text with its commands converted to a form.
 

@@ -99,32 +99,17 @@ SERVER_SHARES = ("lmvp.core", "lmvp.views", "lmvp.errors", "lmvp.hints", "lmvp.a
 """Packages that the server shares with the client."""
 
 EXCEPTIONS = {
-    "lmvp.connection -> lmvp.transfer.throughput",
-    "lmvp.core.schemas.models -> lmvp.views._html",
-    "lmvp.core.schemas.models -> lmvp.views._text",
-    "lmvp.core.validation -> lmvp.views.history",
     "lmvp.tracking.active_run -> lmvp.client.models",
     "lmvp.tracking.active_run -> lmvp.client.runs",
-    "lmvp.tracking.destination -> lmvp.client._base",
-    "lmvp.tracking.start -> lmvp.client.console",
     "lmvp.tracking.start -> lmvp.client.models",
     "lmvp.tracking.start -> lmvp.client.runs",
-    "lmvp.tracking.start -> lmvp.views.live",
-    "lmvp.views.bisection -> lmvp.client._base",
     "lmvp.views.bisection -> lmvp.client.models",
-    "lmvp.views.bisection -> lmvp.client.runs",
     "lmvp.views.curves -> lmvp.client.models",
     "lmvp.views.curves -> lmvp.client.runs",
-    "lmvp.views.diff -> lmvp.client.runs",
     "lmvp.views.history -> lmvp.client.models",
-    "lmvp.views.history -> lmvp.client.runs",
-    "lmvp.views.run_comparison -> lmvp.client.runs",
     "lmvp.views.runs_text -> lmvp.client.runs",
     "lmvp.views.version -> lmvp.client.details",
-    "lmvp.views.version -> lmvp.client.runs",
     "lmvp_server.__main__ -> lmvp.config",
-    "lmvp_server.services.layers -> lmvp.views.diff",
-    "lmvp_server.services.tensor_changes -> lmvp.views.diff",
     "lmvp_server.web.curves -> lmvp.client.runs",
 }
 """Imports against the layers that still exist. The list only gets shorter."""

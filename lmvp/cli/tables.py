@@ -72,11 +72,11 @@ class Table:
     def _repr_html_(self) -> str:
         if not self.rows:
             return f"<p>{escape(hints.translated(self.empty))}</p>"
-        from lmvp.views import _html
+        from lmvp.core.html_tables import table
 
         rows = [[escape(hints.translated(clean(word))) for word in row] for row in self.rows]
         note = f"<p>{escape(hints.translated(self.note))}</p>" if self.note else ""
-        return _html.table([escape(word) for word in self.head], rows, sorted(self.right), names=[0]) + note
+        return table([escape(word) for word in self.head], rows, sorted(self.right), names=[0]) + note
 
 
 class Line(str):

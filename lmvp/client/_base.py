@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from lmvp import config, local
-from lmvp.connection import Address, Connection
+from lmvp import config
+from lmvp.connection import Address, Connection, own_connection
 from lmvp.core import digest, validation
 from lmvp.core import manifest as manifests
 from lmvp.core.manifest import Manifest
@@ -214,20 +214,6 @@ class BaseClient:
         )
 
 
-def accepted(version: Version) -> Version:
-    """Return the version if it is not a contribution. Contributions have no place in the history of a model.
-
-    Raises
-    ------
-    InvalidReference
-        If the version is a contribution.
-    """
-    if version.status:
-        hint = f"`lmvp accept {version.reference}` makes it a version; this needs the role maintainer"
-        raise InvalidReference(f"{version.reference} is a contribution, and no version yet", hint=hint)
-    return version
-
-
 _connections: dict[tuple[int, Address | Path], Connection] = {}
 
 
@@ -241,29 +227,6 @@ def _connect(address: Address | None) -> Connection:
     if key not in _connections:
         _connections[key] = own_connection(address)
     return _connections[key]
-
-
-def own_connection(address: Address | None) -> Connection:
-    """Return a new, unshared connection to a server (None: the server of this machine), for use in a thread."""
-    if address:
-        return Connection(lambda: address)
-    embedded = _Embedded()
-    return Connection(embedded.find, embedded.lost, local=True)
-
-
-class _Embedded:
-    """Finds the server of this machine, and finds or starts it again after a lost connection."""
-
-    def __init__(self) -> None:
-        self._local: local.Local | None = None
-
-    def find(self) -> Address:
-        self._local = local.connection()
-        return Address(self._local.url, self._local.token, self._local)
-
-    def lost(self) -> None:
-        if self._local is not None:
-            local.forget(self._local)
 
 
 def model_path(place: Reference) -> str:

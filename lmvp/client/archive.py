@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from lmvp.client._base import BaseClient, accepted, model_path
+from lmvp.client._base import BaseClient, model_path
 from lmvp.core import validation
 from lmvp.core.references import Reference
 from lmvp.core.schemas import (
@@ -89,7 +89,9 @@ class Archives(BaseClient):
         model = self._connection.get(base, Model)
         found = {version.number: version for version in self._list(f"{base}/versions", Version)}
         reference = f"{place.project}/{place.model}"
-        wanted = select_versions(versions, list(found), lambda one: accepted(self.version(f"{reference}@{one}")).number)
+        wanted = select_versions(
+            versions, list(found), lambda one: validation.accepted(self.version(f"{reference}@{one}")).number
+        )
         # A version that was published after the list was read is not in `found`.
         chosen = [found.get(number) or self.version(f"{reference}@{number}") for number in wanted]
         said = exporting.model_file(model, self._list(f"{base}/aliases", Alias), chosen)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from lmvp import config, hints
+from lmvp import config
 from lmvp.core import files
+from lmvp.core.marimo import MarimoDisplay
 from lmvp.core.references import check_name
 from lmvp.core.schemas import (
     Health,
@@ -28,7 +29,6 @@ from lmvp.core.schemas import (
     Version,
 )
 from lmvp.errors import InvalidArgument, InvalidName, NotAuthenticated, NotFound
-from lmvp.views.live import MarimoDisplay
 
 if TYPE_CHECKING:
     from lmvp.client.models import Client
@@ -176,19 +176,6 @@ def _run_page(client: Client, project: str, run: str) -> str:
     return f"p/{quote(project, safe='')}/-/runs/{quote(found.id, safe='')}"
 
 
-def run_address(project: str, run: str, url: str | None) -> str:
-    """Return the URL of the page of a run (`url` None: on the server of this machine); empty if it is not known yet.
-
-    This function sends no request, because the start of a run must not wait for the server.
-    """
-    if url is None:
-        from lmvp.core import server_file
-
-        said = server_file.read(config.data_home())
-        url = said.url if said is not None and said.here and not said.rebooted else ""
-    return f"{url}/p/{quote(project, safe='')}/-/runs/{quote(run, safe='')}" if url else ""
-
-
 def has_browser() -> bool:
     """Return whether a graphical browser can be started on this machine; text browsers do not count."""
     if os.environ.get("BROWSER"):
@@ -199,13 +186,6 @@ def has_browser() -> bool:
     if system.startswith("linux"):
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return True
-
-
-def in_notebook() -> bool:
-    """Return whether this process is a notebook kernel. Its browser can be on another machine."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None or hints.in_marimo()
 
 
 def _open(url: str) -> bool:

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 
 from lmvp import config
-from lmvp.client._base import own_connection
-from lmvp.connection import Address
+from lmvp.connection import Address, own_connection
 from lmvp.core.environment import environment, user
 from lmvp.core.schemas import (
     AskCode,

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from lmvp import config
+from lmvp import config, hints
 from lmvp.client import _lineage
 from lmvp.client._base import model_path
 from lmvp.client._lineage import Origin
@@ -50,7 +50,7 @@ from lmvp.core.validation import Params
 from lmvp.errors import InvalidArgument, InvalidReference, NotFound
 from lmvp.tracking.active_runs import active_in
 from lmvp.transfer.progress import Progress
-from lmvp.views.history import History
+from lmvp.views.history import History, check_metric
 
 if TYPE_CHECKING:
     from lmvp.client.console import ConsolePage
@@ -467,10 +467,10 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         --------
         >>> client.open("digits/mlp@v3")  # doctest: +SKIP
         """
-        from lmvp.client.console import in_notebook, page_of
+        from lmvp.client.console import page_of
 
         page = page_of(self, name)
-        if not in_notebook():  # the browser of a notebook can be on another machine than this process
+        if not hints.in_notebook():  # the browser of a notebook can be on another machine than this process
             page.open()
         return page
 
@@ -538,7 +538,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
 
         versions, total = self._versions(path, limit, where=where, order=order)
         history = History(versions, title=title, total=total, layers=layers, metric=metric, pages=pages, client=self)
-        validation.check_metric(history, metric)
+        check_metric(history, metric)
         return history
 
     history = show_history

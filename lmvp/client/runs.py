@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
 from lmvp.client._base import BaseClient, model_path
+from lmvp.core.marimo import MarimoDisplay
+from lmvp.core.optional import pandas_module
 from lmvp.core.redaction import redact
 from lmvp.core.references import Reference, check_name, suggest
 from lmvp.core.sanitize import escaped, quoted
@@ -22,8 +24,7 @@ from lmvp.core.schemas.runs import (
     Status,
 )
 from lmvp.core.validation import Params
-from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
-from lmvp.views.live import MarimoDisplay
+from lmvp.errors import InvalidArgument, ServerUnavailable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -795,15 +796,6 @@ def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
     return (
         pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=["key", "step", "value", "time"])
     )
-
-
-def pandas_module() -> Any:
-    """Import pandas; raise `MissingDependency` if it is not installed."""
-    try:
-        import pandas
-    except ImportError:
-        raise MissingDependency("pandas is not installed", hint="pip install pandas") from None
-    return pandas
 
 
 def _path(project: str, run: str) -> str:

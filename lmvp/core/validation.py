@@ -13,15 +13,12 @@ import shlex
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from lmvp.core.references import check_alias, suggest
+from lmvp.core.references import check_alias
 from lmvp.core.sanitize import escaped_text
-from lmvp.core.schemas import WireFloat, encode_float
-from lmvp.errors import InvalidArgument, NotFound
-
-if TYPE_CHECKING:
-    from lmvp.views.history import History
+from lmvp.core.schemas import Version, WireFloat, encode_float
+from lmvp.errors import InvalidArgument, InvalidReference
 
 T = TypeVar("T")
 Params: TypeAlias = object
@@ -157,20 +154,18 @@ def check_limit(limit: Any) -> None:
         raise InvalidArgument(f"`--limit` is {shown(limit)}", hint="give a whole number above 0, or None for all")
 
 
-def check_metric(history: History, metric: str | None) -> None:
-    """Raise an error if the metric is missing in all of these versions.
+def accepted(version: Version) -> Version:
+    """Return the version if it is not a contribution. Contributions have no place in the history of a model.
 
-    Without this check, the history would show its default metric, and the reader would take it for the requested one.
+    Raises
+    ------
+    InvalidReference
+        If the version is a contribution.
     """
-    if metric is None or not history or metric in history.metrics:
-        return
-    part = f"the newest {len(history):,} versions" if history.older else "the versions"
-    near = suggest(metric, history.metrics)
-    known = ", ".join(map(repr, history.metrics[:8])) or "none"
-    raise NotFound(
-        f"none of {part} of {history.title} has the metric {metric!r}",
-        hint=f"did you mean {near!r}?" if near else f"they have: {known}",
-    )
+    if version.status:
+        hint = f"`lmvp accept {version.reference}` makes it a version; this needs the role maintainer"
+        raise InvalidReference(f"{version.reference} is a contribution, and no version yet", hint=hint)
+    return version
 
 
 def _metric(key: str, value: Any) -> WireFloat:

@@ -13,8 +13,7 @@ from zlib import crc32
 import msgspec
 
 from lmvp import config
-from lmvp.client._base import own_connection
-from lmvp.connection import Address, Connection
+from lmvp.connection import Address, Connection, own_connection
 from lmvp.core import files
 
 NAME = "target.json"

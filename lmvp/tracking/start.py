@@ -14,10 +14,12 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from lmvp import config, hints
 from lmvp.client.runs import Run
 from lmvp.core.environment import user
+from lmvp.core.marimo import watch_in_marimo
 from lmvp.core.references import check_name
 from lmvp.core.sanitize import printable
 from lmvp.core.schemas.runs import NewRun
@@ -28,7 +30,6 @@ from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, _record, next_epoc
 from lmvp.tracking.destination import Target, journals
 from lmvp.tracking.run_fields import said
 from lmvp.tracking.status import Exit, Task, how_it_ended
-from lmvp.views.live import watch_in_marimo
 
 if TYPE_CHECKING:
     from lmvp.client.models import Client
@@ -88,23 +89,32 @@ def start_run(
 
 def _tell_address(run: ActiveRun, url: str | None) -> None:
     """Print the address of the run's page; an error of the output stream is ignored."""
-    from lmvp.client.console import in_notebook, run_address
-
     with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
         name = f"{run.project}/{run.name}"
-        address = run_address(run.project, run.id, url)
+        address = _run_address(run.project, run.id, url)
         command = f"`lmvp open {shlex.quote(name)}`"
         where = f"{address} ({command} opens it signed in)" if address else f"{command} opens its page"
         # Notebooks show stderr in red, like a warning.
         told = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
-        print(printable(told), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+        print(printable(told), file=sys.stdout if hints.in_notebook() else sys.stderr, flush=True)
+
+
+def _run_address(project: str, run: str, url: str | None) -> str:
+    """Return the URL of the page of a run (`url` None: on the server of this machine); empty if it is not known yet.
+
+    This function sends no request, because the start of a run must not wait for the server.
+    """
+    if url is None:
+        from lmvp.core import server_file
+
+        said = server_file.read(config.data_home())
+        url = said.url if said is not None and said.here and not said.rebooted else ""
+    return f"{url}/p/{quote(project, safe='')}/-/runs/{quote(run, safe='')}" if url else ""
 
 
 def _tell_of_curves() -> None:
     """Print once, in a notebook without the extension, how to show curves."""
-    from lmvp.client.console import in_notebook
-
-    if _told or not in_notebook():
+    if _told or not hints.in_notebook():
         return
     _told.append(True)
     with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing

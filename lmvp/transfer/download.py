@@ -34,11 +34,11 @@ from lmvp.core.codecs import Buffer
 from lmvp.core.manifest import File, Manifest
 from lmvp.core.number_format import size
 from lmvp.core.schemas import WantedChunks
+from lmvp.core.throughput import Meter
 from lmvp.errors import IntegrityError, LmvpError
 from lmvp.formats.base import check_small
 from lmvp.transfer.model_cache import FAST, Base, Held
 from lmvp.transfer.progress import Advance, Progress, Workers, showing
-from lmvp.transfer.throughput import Meter
 
 T = TypeVar("T")
 

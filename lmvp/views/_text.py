@@ -13,7 +13,6 @@ from lmvp.core.sanitize import (
     clean,
     clip,
     clip_middle,
-    listed,
     one_line,
     pad,
     width,
@@ -165,35 +164,6 @@ def filled_by(history: History) -> str:
     title = clean(history.title)
     name = title if "/" in title else f"{title}/my-model"
     return hints.code(f"`lmvp push {name} FILE -m 'first try'`")
-
-
-def version_text(version: Version) -> str:
-    """Return a version as a line with its reference and message, and a line for each property."""
-    head = one_line(f"{version.reference}  {clean(version.message)}".rstrip())
-    facts = version_facts(version)
-    wide = max(width(key) for key, _ in facts)
-    return "\n".join([head, *(f"  {pad(key, wide)}  {value}" for key, value in facts)])
-
-
-def version_facts(version: Version) -> list[tuple[str, str]]:
-    """Return the properties of a version as pairs of label and text, without empty ones."""
-    by = f" by {clean(version.author)}" if version.author else ""
-    pairs = [
-        ("published", f"{number_format.stamp(version.created_at)} UTC{by}"),
-        ("aliases", listed(map(clean, version.aliases))),
-        ("metrics", _listed({k: number_format.one(float(v)) for k, v in version.metrics.items()})),
-        ("params", _listed({k: str(v) for k, v in version.params.items()})),
-        ("tags", _listed(version.tags)),
-        ("parents", listed(map(str, version.parents)) or "none"),
-        ("size", f"{number_format.size(version.size)}, {number_format.size(version.sent)} sent"),
-        ("format", version.format),
-        ("digest", version.digest),
-    ]
-    return [(key, one_line(value)) for key, value in pairs if value]
-
-
-def _listed(values: dict[str, str]) -> str:
-    return listed(f"{clean(key)} {clean(value)}" for key, value in values.items())
 
 
 def diff_text(diff: Diff, room: int | None = None) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from lmvp.client._base import accepted
 from lmvp.core.references import Reference
 from lmvp.core.schemas import Version
+from lmvp.core.validation import accepted
 from lmvp.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Bisection:
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.client.runs import pandas_module
+        from lmvp.core.optional import pandas_module
 
         rows = [(trial.version.name, trial.verdict, trial.why) for trial in self.trials]
         return pandas_module().DataFrame(rows, columns=["version", "verdict", "reason"])

@@ -46,7 +46,7 @@ def bisection_text(bisection: Bisection) -> str:
 
 def bisection_html(bisection: Bisection) -> str:
     """Return the result and a table of the trials, oldest first, as HTML."""
-    from lmvp.views._html import table
+    from lmvp.core.html_tables import table
 
     rows = [[escape(word) for word in row] for row in _rows(bisection)]
     return (

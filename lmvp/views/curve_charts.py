@@ -432,7 +432,7 @@ def _labels(named: Sequence[tuple[tuple[str, list[tuple[float, float]]], int]], 
 
 def _table(curves: Curves) -> str:
     """Return the collapsed table with the numbers of the charts."""
-    from lmvp.views._html import key, table
+    from lmvp.core.html_tables import key, table
 
     rows = []
     for line in curves.lines[:ROWS]:

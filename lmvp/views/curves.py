@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lmvp.core.marimo import MarimoDisplay
 from lmvp.core.schemas.runs import Curve, KeyRecord
 from lmvp.core.schemas.runs import Curves as CurvesRecord
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerError
-from lmvp.views.live import MarimoDisplay
 
 if TYPE_CHECKING:
     from lmvp.client.models import Client
@@ -186,7 +186,7 @@ class Curves(MarimoDisplay):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.client.runs import pandas_module
+        from lmvp.core.optional import pandas_module
 
         rows = [
             (self.runs[line.run].name, line.key, *point)
@@ -408,7 +408,7 @@ def _of_project(client: Client, history: History, keys: Sequence[str], how: dict
 
 def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
     """Return the metrics over the versions of a model, and the curves of the newest runs that produced them."""
-    from lmvp.core.validation import check_metric
+    from lmvp.views.history import check_metric
 
     runs = list(client.runs(history.title, limit=NEWEST_RUNS))
     logged = {each.key for run in runs for each in client.metric_keys(run.project, run.id)} if runs and keys else set()

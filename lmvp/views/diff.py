@@ -6,15 +6,14 @@ A comparison needs the records and manifests of both versions, but not their wei
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from functools import reduce
-from operator import add
 from typing import Any, Literal
 
+from lmvp.core.layers import group_of, is_counter, layer_of, sum_amounts
 from lmvp.core.manifest import File, Manifest, Tensor
+from lmvp.core.marimo import MarimoDisplay
 from lmvp.core.schemas import (
     Amount,
     Changes,
@@ -22,7 +21,6 @@ from lmvp.core.schemas import (
     Layer,
     Version,
 )
-from lmvp.views.live import MarimoDisplay
 
 SpreadOf = Callable[[Sequence[str]], Histograms]
 """Fetches histograms of the tensors with these names, before and after."""
@@ -34,12 +32,6 @@ STEPS_LIMIT = 5_000_000
 """Maximum number of line comparisons for a diff of code, about a second. A hostile text can need billions."""
 CONTEXT = 2
 """Number of unchanged lines around a change in a diff of code."""
-# The last parts of the names of counters in torch, optimizers, Keras and scikit-learn.
-_COUNTERS = frozenset(
-    ("num_batches_tracked", "n_averaged", "step", "steps", "global_step", "iteration", "iterations", "n_iter_", "t_",
-     "n_samples_seen_", "count", "counter")
-)  # fmt: skip
-_NO_AMOUNT = Amount(count=0, changed=0, squares=0.0, base_squares=0.0, largest=0.0, after_squares=0.0)
 
 
 @dataclass(frozen=True)
@@ -208,7 +200,7 @@ class Diff(MarimoDisplay):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.client.runs import pandas_module
+        from lmvp.core.optional import pandas_module
 
         fields = ("name", "change", "shape_before", "shape_after", "dtype_before", "dtype_after")
         rows = [(*(getattr(tensor, field) for field in fields), _relative(tensor)) for tensor in self.tensors]
@@ -256,45 +248,6 @@ def _relative(tensor: TensorChange) -> float | None:
     return tensor.amount.relative if tensor.amount is not None and not tensor.is_counter else None
 
 
-def layer_of(tensor: str) -> str:
-    """Return the layer of a tensor: its name up to the last dot or slash.
-
-    Examples
-    --------
-    >>> layer_of("blocks.0.attn.qkv.weight"), layer_of("lstm/lstm_cell/kernel"), layer_of("scale")
-    ('blocks.0.attn.qkv', 'lstm/lstm_cell', 'scale')
-    """
-    return tensor[: max(tensor.rfind("."), tensor.rfind("/"), 0)] or tensor
-
-
-def group_of(layer: str) -> str:
-    """Return the group of a layer: its path up to the first block index, otherwise its first part.
-
-    Examples
-    --------
-    >>> [group_of(layer) for layer in ("blocks.0.attn.qkv", "head.norm", "conv1", "0", "lstm/lstm_cell")]
-    ['blocks.0', 'head', 'conv1', '0', 'lstm']
-    """
-    indexed = re.match(r"(?:[^./]*[./])*?\d+(?=[./]|$)", layer)
-    return indexed[0] if indexed else re.split("[./]", layer, maxsplit=1)[0] or layer
-
-
-def shade(relative: float) -> str:
-    """Return the code of a relative change in a layer strip, `1` to `5`.
-
-    Parameters
-    ----------
-    relative : float
-        ‖w − w₀‖ / ‖w₀‖. The limits of the codes are 0.1 %, 1 %, 5 % and 20 %.
-
-    Examples
-    --------
-    >>> [shade(change) for change in (0.0005, 0.001, 0.04, 0.2, math.inf)]
-    ['1', '2', '3', '5', '5']
-    """
-    return str(1 + sum(relative >= limit for limit in (0.001, 0.01, 0.05, 0.2)))
-
-
 def axis_of(tensors: Iterable[TensorChange]) -> list[tuple[Layer, list[TensorChange]]]:
     """Group tensors into layers, in model order."""
     found: dict[str, list[TensorChange]] = {}
@@ -314,50 +267,6 @@ def layer_change(tensors: Iterable[TensorChange]) -> TensorKind:
 def layer_amount(tensors: Iterable[TensorChange]) -> Amount | None:
     """Return the amount of change of a layer; see `sum_amounts`."""
     return sum_amounts((tensor.is_counter, tensor.amount) for tensor in tensors)
-
-
-def sum_amounts(tensors: Iterable[tuple[bool, Amount | None]]) -> Amount | None:
-    """Return the amount of change of a layer: the sum over its tensors without counters.
-
-    The layer strip, the diff and the page of a version use this sum, so that a layer has the same number everywhere.
-    Counters are excluded: they grow by hundreds while weights change by hundredths, so they would dominate the sum.
-
-    Parameters
-    ----------
-    tensors : iterable of tuple
-        For each tensor of the layer, whether it is a counter, and its amount.
-
-    Returns
-    -------
-    Amount or None
-        None if no tensor was measured.
-
-    Examples
-    --------
-    >>> weight = Amount(count=4, changed=4, squares=0.01, base_squares=1.0, largest=0.1)
-    >>> batches = Amount(count=1, changed=1, squares=160_000.0, base_squares=10_000.0, largest=400.0)
-    >>> sum_amounts([(False, weight), (True, batches)]).relative, sum_amounts([(True, batches)]).relative
-    (0.1, 0.0)
-    """
-    known = [(counts, amount) for counts, amount in tensors if amount is not None]
-    return reduce(add, (amount for counts, amount in known if not counts), _NO_AMOUNT) if known else None
-
-
-def is_counter(name: str, dtype: str, shape: Sequence[int]) -> bool:
-    """Return whether a tensor counts steps, batches or samples, and does not contain weights.
-
-    A single integer is a counter. A single float or an array of integers is one if it has the name of a known counter.
-    Any other array of integers is a quantized weight.
-
-    Examples
-    --------
-    >>> is_counter("bn1.num_batches_tracked", "I64", ()), is_counter("state.0.step", "F32", ())
-    (True, True)
-    >>> is_counter("fc.weight", "I8", (10, 32)), is_counter("logit_scale", "F32", ()), is_counter("mask", "BOOL", ())
-    (False, False, False)
-    """
-    single, whole = math.prod(shape) == 1, dtype[:1] in ("I", "U")
-    return (single and whole) or ((single or whole) and re.split("[./]", name)[-1] in _COUNTERS)
 
 
 def _files(before: Manifest, after: Manifest) -> Iterable[FileChange]:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmvp.core import number_format
+from lmvp.core.layers import shade
 from lmvp.core.sanitize import clean
 from lmvp.core.schemas import Amount, Layer, decode_float
 from lmvp.views import diff_tables, layer_strip
-from lmvp.views.diff import TensorChange, axis_of, layer_amount, layer_change, shade
+from lmvp.views.diff import TensorChange, axis_of, layer_amount, layer_change
 
 if TYPE_CHECKING:
     from lmvp.views.diff import Diff

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from lmvp.core import number_format
+from lmvp.core.layers import shade
 from lmvp.core.sanitize import clean, clean_code, listed
 from lmvp.core.schemas import (
     CHANGED,
@@ -18,7 +19,7 @@ from lmvp.core.schemas import (
     Layer,
     decode_float,
 )
-from lmvp.views.diff import TensorChange, ValueChange, axis_of, layer_amount, layer_change, shade
+from lmvp.views.diff import TensorChange, ValueChange, axis_of, layer_amount, layer_change
 from lmvp.views.layer_strip import REMOVED
 
 if TYPE_CHECKING:

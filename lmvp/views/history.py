@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from lmvp.core.marimo import MarimoDisplay
+from lmvp.core.references import suggest
 from lmvp.core.schemas import Layers, Version
 from lmvp.errors import InvalidArgument, LmvpError, NotFound
 from lmvp.views.diff import Diff, FileChange, TensorChange, ValueChange
-from lmvp.views.live import MarimoDisplay
 
 if TYPE_CHECKING:
     from lmvp.client.models import Client
@@ -257,7 +258,7 @@ class History(MarimoDisplay, Sequence[Version]):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.client.runs import pandas_module
+        from lmvp.core.optional import pandas_module
 
         return pandas_module().DataFrame([_flat(v) for v in self._versions])
 
@@ -308,3 +309,19 @@ def _flat(version: Version) -> dict[str, Any]:
         **{f"metrics.{key}": value for key, value in version.metrics.items()},
         **{f"params.{key}": value for key, value in version.params.items()},
     }
+
+
+def check_metric(history: History, metric: str | None) -> None:
+    """Raise an error if the metric is missing in all of these versions.
+
+    Without this check, the history would show its default metric, and the reader would take it for the requested one.
+    """
+    if metric is None or not history or metric in history.metrics:
+        return
+    part = f"the newest {len(history):,} versions" if history.older else "the versions"
+    near = suggest(metric, history.metrics)
+    known = ", ".join(map(repr, history.metrics[:8])) or "none"
+    raise NotFound(
+        f"none of {part} of {history.title} has the metric {metric!r}",
+        hint=f"did you mean {near!r}?" if near else f"they have: {known}",
+    )

@@ -9,6 +9,7 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from lmvp.core.layers import shade
 from lmvp.core.sanitize import clean, clip_middle
 from lmvp.core.schemas import (
     CHANGED,
@@ -17,7 +18,7 @@ from lmvp.core.schemas import (
     Layer,
 )
 from lmvp.views import diff_tables, layer_strip
-from lmvp.views.diff import axis_of, layer_amount, layer_change, shade
+from lmvp.views.diff import axis_of, layer_amount, layer_change
 
 if TYPE_CHECKING:
     from lmvp.views.diff import Diff

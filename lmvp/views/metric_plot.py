@@ -100,7 +100,7 @@ def _call(place: tuple[float, float], written: str) -> str:
 
 def plot_html(data: dict[str, Any]) -> str:
     """Return the plot as a picture with a collapsed table of its numbers; a message if it has no points."""
-    from lmvp.views._html import table
+    from lmvp.core.html_tables import table
 
     if data["empty"]:
         return f"<p>{escape(data['empty']['words'])}</p><pre>{escape(data['empty']['code'])}</pre>"

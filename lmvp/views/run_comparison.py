@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from lmvp.core import number_format
+from lmvp.core import html_tables, number_format
 from lmvp.core.environment import commit_of, packages_of
 from lmvp.core.sanitize import clean, one_line, printable
 from lmvp.core.schemas.runs import RunRecord
-from lmvp.views import _html
 from lmvp.views._text import Column, table
 from lmvp.views.runs_text import duration, status, value
 
@@ -88,7 +87,7 @@ class Comparison:
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.client.runs import pandas_module
+        from lmvp.core.optional import pandas_module
 
         rows = [(row.kind, row.name, *row.cells) for row in self.rows]
         return pandas_module().DataFrame(rows, columns=["kind", "name", *self.names])
@@ -107,12 +106,16 @@ class Comparison:
         if not self.rows:
             return f"<p>{escape(' and '.join(self.names))} do not differ</p>"
         rows = [
-            [_html.safe(row.kind), _html.key(row.name), *(_bold(row, number) for number in range(len(self.names)))]
+            [
+                html_tables.safe(row.kind),
+                html_tables.key(row.name),
+                *(_bold(row, number) for number in range(len(self.names))),
+            ]
             for row in self.rows
         ]
-        heads = ["", "", *(_html.key(name) for name in self.names)]
+        heads = ["", "", *(html_tables.key(name) for name in self.names)]
         note = f"<p>{escape(self._note())}</p>" if self.alike else ""
-        return _html.table(heads, rows, range(2, len(heads)), names=[1]) + note
+        return html_tables.table(heads, rows, range(2, len(heads)), names=[1]) + note
 
     def _note(self) -> str:
         return f"{number_format.plural(self.alike, 'thing')} alike, not shown"
@@ -156,5 +159,5 @@ def _marked(row: Row, number: int) -> str:
 
 
 def _bold(row: Row, number: int) -> str:
-    cell = _html.safe(row.cells[number])
+    cell = html_tables.safe(row.cells[number])
     return f'<b title="best">{cell}</b>' if number in row.best else cell

@@ -9,9 +9,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from lmvp import hints
-from lmvp.core import number_format
+from lmvp.core import html_tables, number_format
 from lmvp.core.sanitize import clean
-from lmvp.views import _html
 from lmvp.views._text import Column, table
 
 if TYPE_CHECKING:
@@ -92,10 +91,10 @@ def runs_html(runs: Runs) -> str:
         return f"<p>no runs in {escape(runs.project)}; {escape(_start(runs.project))}</p>"
     shown = runs[:_SHOWN]
     columns = _columns(shown)
-    rows = list(zip(*([_html.safe(cell) for cell in column.cells] for column in columns), strict=True))
+    rows = list(zip(*([html_tables.safe(cell) for cell in column.cells] for column in columns), strict=True))
     right = [number for number, column in enumerate(columns) if column.right]
     notes = "".join(f"<p>{escape(note)}</p>" for note in _note(runs, shown))
-    return _html.table([_html.key(column.head) for column in columns], rows, right, names=[0]) + notes
+    return html_tables.table([html_tables.key(column.head) for column in columns], rows, right, names=[0]) + notes
 
 
 def _note(runs: Runs, shown: Sequence[Run]) -> list[str]:

@@ -8,7 +8,9 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from lmvp.core.layers import group_of, layer_of
 from lmvp.core.manifest import File, Tensor
+from lmvp.core.marimo import MarimoDisplay
 from lmvp.core.schemas import (
     Amount,
     Child,
@@ -17,8 +19,7 @@ from lmvp.core.schemas import (
     Model,
     Version,
 )
-from lmvp.views.diff import SpreadOf, group_of, layer_of
-from lmvp.views.live import MarimoDisplay
+from lmvp.views.diff import SpreadOf
 
 if TYPE_CHECKING:
     from lmvp.client.details import Looking
@@ -103,7 +104,7 @@ class Showing(MarimoDisplay):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.client.runs import pandas_module
+        from lmvp.core.optional import pandas_module
 
         rows = [(tensor.name, tensor.dtype, tensor.shape, tensor.size) for tensor in self.tensors]
         return pandas_module().DataFrame(rows, columns=["name", "dtype", "shape", "size"])

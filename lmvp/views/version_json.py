@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmvp import hints
 from lmvp.core import number_format
+from lmvp.core.layers import is_counter, layer_of, shade, sum_amounts
 from lmvp.core.sanitize import clean
 from lmvp.core.schemas import (
     IDENTICAL,
@@ -15,7 +16,6 @@ from lmvp.core.schemas import (
     decode_float,
 )
 from lmvp.views import layer_strip
-from lmvp.views.diff import is_counter, layer_of, shade, sum_amounts
 from lmvp.views.diff_json import better_of
 from lmvp.views.diff_tables import COUNTERS_ONLY, only_counters
 from lmvp.views.history_json import GUARDED, layers_data

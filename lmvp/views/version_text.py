@@ -137,7 +137,7 @@ def showing_text(showing: Showing) -> str:
 
 def showing_html(showing: Showing) -> str:
     """Return the details of a version as static HTML: the text form with layer strip and environment."""
-    from lmvp.views._html import key, safe, table
+    from lmvp.core.html_tables import key, safe, table
 
     version = showing.version
     aliases = "".join(f" <i>{safe(alias)}</i>" for alias in version.aliases)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from lmvp.core import manifest as manifests
+from lmvp.core.layers import group_of, is_counter, layer_of, shade, sum_amounts
 from lmvp.core.manifest import Manifest, Tensor
 from lmvp.core.schemas import (
     ABSENT,
@@ -23,7 +24,6 @@ from lmvp.core.schemas import (
     Layers,
 )
 from lmvp.errors import IntegrityError, InvalidArgument
-from lmvp.views.diff import group_of, is_counter, layer_of, shade, sum_amounts
 from lmvp_server.process import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place

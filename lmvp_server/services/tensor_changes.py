@@ -8,9 +8,9 @@ import msgspec
 
 from lmvp.core import manifest as manifests
 from lmvp.core.chunk_frames import CHUNK_LIMIT
+from lmvp.core.layers import layer_of
 from lmvp.core.manifest import Manifest, Tensor
 from lmvp.core.schemas import Amount, Changes, encode_float
-from lmvp.views.diff import layer_of
 from lmvp_server.process import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog

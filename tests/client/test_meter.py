@@ -2,8 +2,8 @@
 
 import pytest
 
-from lmvp.transfer import throughput as meters
-from lmvp.transfer.throughput import Meter
+from lmvp.core import throughput as meters
+from lmvp.core.throughput import Meter
 
 MIB = 1 << 20
 

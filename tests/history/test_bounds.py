@@ -25,11 +25,10 @@ from lmvp.core.schemas import (
     Parent,
     Version,
 )
+from lmvp.core.schemas.models import version_html, version_text
 from lmvp.errors import ServerError
 from lmvp.views import diff as compare
 from lmvp.views import layer_strip
-from lmvp.views._html import version_html
-from lmvp.views._text import version_text
 from lmvp.views.diff import Diff, unified_diff
 from lmvp.views.diff_tables import CODE_ROWS, code_lines
 from lmvp.views.history import History

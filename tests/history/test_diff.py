@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import sample_history as sample
 
+from lmvp.core.layers import group_of
 from lmvp.core.manifest import File, Manifest, Tensor
-from lmvp.views.diff import group_of
 from lmvp.views.history import Diff
 
 

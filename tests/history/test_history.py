@@ -8,8 +8,9 @@ import sample_history as sample
 
 from lmvp.core.sanitize import width
 from lmvp.core.schemas import Layers
+from lmvp.core.schemas.models import version_text
 from lmvp.errors import InvalidArgument, MissingDependency, NotFound, ServerUnavailable
-from lmvp.views._text import history_text, version_text
+from lmvp.views._text import history_text
 from lmvp.views.history import SHOWN, History
 
 

@@ -146,7 +146,7 @@ def test_narrow_bars_of_a_diff_are_named_upright(client):
 
 
 def test_counter_is_told_from_weights_by_form_and_name():
-    from lmvp.views.diff import is_counter
+    from lmvp.core.layers import is_counter
 
     counters = [("bn.num_batches_tracked", "I64", ()), ("optimizer/iteration", "I64", ()), ("state.0.step", "F32", ()),
                 ("seen", "U32", (1,)), ("scaler.n_samples_seen_", "I64", (30,))]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -214,16 +215,59 @@ class Version(Struct, frozen=True, kw_only=True):
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         from lmvp.core.sanitize import printable
-        from lmvp.views._text import version_text
 
         # A version inside a list or another object is printed in one line.
         alone = len(printer.stack) == 1 and not cycle
         printer.text(printable(version_text(self)) if alone else repr(self))
 
     def _repr_html_(self) -> str:
-        from lmvp.views._html import version_html
-
         return version_html(self)
+
+
+def version_text(version: Version) -> str:
+    """Return a version as a line with its reference and message, and a line for each property."""
+    from lmvp.core.sanitize import clean, one_line, pad, width
+
+    head = one_line(f"{version.reference}  {clean(version.message)}".rstrip())
+    facts = version_facts(version)
+    wide = max(width(key) for key, _ in facts)
+    return "\n".join([head, *(f"  {pad(key, wide)}  {value}" for key, value in facts)])
+
+
+def version_facts(version: Version) -> list[tuple[str, str]]:
+    """Return the properties of a version as pairs of label and text, without empty ones."""
+    from lmvp.core import number_format
+    from lmvp.core.sanitize import clean, listed, one_line
+
+    def each(values: Mapping[str, str]) -> str:
+        return listed(f"{clean(key)} {clean(value)}" for key, value in values.items())
+
+    by = f" by {clean(version.author)}" if version.author else ""
+    pairs = [
+        ("published", f"{number_format.stamp(version.created_at)} UTC{by}"),
+        ("aliases", listed(map(clean, version.aliases))),
+        ("metrics", each({k: number_format.one(float(v)) for k, v in version.metrics.items()})),
+        ("params", each({k: str(v) for k, v in version.params.items()})),
+        ("tags", each(version.tags)),
+        ("parents", listed(map(str, version.parents)) or "none"),
+        ("size", f"{number_format.size(version.size)}, {number_format.size(version.sent)} sent"),
+        ("format", version.format),
+        ("digest", version.digest),
+    ]
+    return [(key, one_line(value)) for key, value in pairs if value]
+
+
+def version_html(version: Version) -> str:
+    """Return a version with its message and its properties."""
+    from html import escape
+
+    from lmvp.core.html_tables import ROW, cell, safe
+
+    rows = [(f"<b>{escape(fact)}</b>", escape(value)) for fact, value in version_facts(version)]
+    body = "\n".join(f"<tr{ROW}>{cell(fact)}{cell(value, name=True)}</tr>" for fact, value in rows)
+    return (
+        f"<p><b>{escape(version.reference)}</b> {safe(version.message)}</p>\n<table><tbody>\n{body}\n</tbody></table>"
+    )
 
 
 class Comment(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from lmvp.core import number_format
 from lmvp.core.sanitize import clean_code
 from lmvp.core.schemas import Contribution
 from lmvp.core.schemas import Version as VersionRecord
+from lmvp.core.schemas.models import version_facts
 from lmvp.errors import NotFound
 from lmvp.views import _text
 from lmvp.views.diff import cells_of
@@ -92,7 +93,7 @@ class VersionPage(ConsolePage):
             "version": version,
             "may": self.rights(version.project),
             "layers": strip,
-            "facts": [fact for fact in _text.version_facts(version) if fact[0] not in _SAID],
+            "facts": [fact for fact in version_facts(version) if fact[0] not in _SAID],
             "files": manifest.files,
             "pull": pull_code(version),
             "into": comment(version),
