@@ -70,18 +70,22 @@ class LingeringConnections:
 
     async def _linger(self, connection: socket.socket) -> None:
         with suppress(asyncio.TimeoutError, OSError):
-            await asyncio.wait_for(self._drop(connection), self._limits.lingering_seconds)
+            await self._drop(connection)
 
     async def _drop(self, connection: socket.socket) -> None:
-        """Read until the client closes, its byte limit is reached, or it sends nothing for too long."""
+        """Read until the client closes, a limit is reached, or it sends nothing for too long."""
         loop = asyncio.get_running_loop()
+        # A deadline, not an outer `wait_for`: before Python 3.12, an inner `wait_for` can swallow the cancellation by
+        # an outer one, and the connection would linger for as long as its client sends.
+        deadline = loop.time() + self._limits.lingering_seconds
         # The connections share one buffer, because the bytes are not used.
         if not self._buffer:
             self._buffer = bytearray(_LINGER_BUFFER)
         buffer, remaining = self._buffer, self._limits.lingering_bytes
-        while remaining > 0:
+        while remaining > 0 and loop.time() < deadline:
             reading = loop.sock_recv_into(connection, buffer)
-            count = await asyncio.wait_for(reading, self._limits.lingering_idle_seconds)
+            patience = min(self._limits.lingering_idle_seconds, deadline - loop.time())
+            count = await asyncio.wait_for(reading, patience)
             if not count:
                 return
             remaining -= count
