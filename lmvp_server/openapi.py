@@ -75,7 +75,7 @@ def _operation(handler: type[Handler], route: Route) -> dict[str, Any]:
 def _answer(route: Route) -> dict[str, Any]:
     if route.response is None:
         return {"description": "done"}
-    if route.lines:
+    if route.slow_call is not None:
         content = _lines(route.response)
         return {"description": "progress, and the result or an error in the last line", "content": content}
     return {"description": "done", "content": _content(route.response, route.many)}

@@ -104,7 +104,7 @@ def _response(route: Route) -> str:
     if route.response is dict:
         return f"{status}JSON"
     name = f"`{route.response.__name__}`"
-    return status + (f"list of {name}" if route.many else f"progress, then {name}" if route.lines else name)
+    return status + (f"list of {name}" if route.many else f"progress, then {name}" if route.slow_call else name)
 
 
 def _parameters(routes: Iterable[tuple[type[Handler], Route]]) -> list[tuple[Parameter[Any], list[str]]]:

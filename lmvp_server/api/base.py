@@ -35,7 +35,7 @@ from lmvp.errors import (
 from lmvp_server.api.body import BodyHandler, is_number
 from lmvp_server.api.errors import as_lmvp, error_body, log_failure
 from lmvp_server.api.query import CURSOR, LIMIT, Parameter
-from lmvp_server.api.route import ANYONE, Given, Route, names_in
+from lmvp_server.api.route import ANYONE, Given, OnProgress, Route, names_in
 from lmvp_server.http.compression import encode, may_compress
 from lmvp_server.http.connections import set_caller
 from lmvp_server.http.host_check import foreign_host
@@ -49,8 +49,8 @@ from lmvp_server.services.rate_limit import network_of
 from lmvp_server.services.sessions import own_credential
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[Callable[[int, int], None]], Any]
-"""Work that reports its progress: done, total."""
+Work: TypeAlias = Callable[[OnProgress], Any]
+"""Work that reports its progress."""
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _QUICK = 8 << 20
@@ -102,7 +102,7 @@ class Handler(BodyHandler):
         cls.of_model = "{model}" in path and not cls.makes_project
         cls.queries = {route.method: route.query for route in routes if route.query}
         for route in routes:
-            if route.call is not None:
+            if route.call is not None or route.slow_call is not None:
                 setattr(cls, route.method.lower(), _plain_method(route, names_in(path)))
 
     def initialize(self) -> None:
@@ -288,20 +288,22 @@ class Handler(BodyHandler):
     async def answer_route(self, route: Route, parts: Mapping[str, str]) -> None:
         """Answer a plain route: decode the input, call the service and encode the result."""
         given = self._given(route, parts)
-        if route.lines:
-            work: Work = lambda on_progress: route.work(self.services, self.caller, given, on_progress)  # noqa: E731
+        if (slow_call := route.slow_call) is not None:
+            work: Work = lambda on_progress: slow_call(self.services, self.caller, given, on_progress)  # noqa: E731
             await self.answer_slowly(work, route.right, parts.get("project", ""))
             return
+        call = route.call
+        assert call is not None
         has_password = any(getattr(given.body, name, None) for name in ("password", "current_password"))
         # Hashing a password is expensive, so it runs in a queue of its own.
         run = self.run_password if has_password else getattr(self, route.cost_of(given).value)
         # The caller is an argument, so that its rights are looked up again when a thread starts the work.
         if route.response is None:
-            await run(route.work, self.services, self.caller, given)
+            await run(call, self.services, self.caller, given)
             self.set_status(route.status)
             self.finish()
         else:
-            self.answer(await run(as_json(route.work), self.services, self.caller, given), route.status)
+            self.answer(await run(as_json(call), self.services, self.caller, given), route.status)
 
     def _given(self, route: Route, parts: Mapping[str, str]) -> Given:
         given = Given(**parts)

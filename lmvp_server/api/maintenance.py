@@ -34,10 +34,9 @@ class GcHandler(
             "Delete unreferenced data; if requested, also the removed objects in the trash.",
             schemas.Collected,
             request=schemas.Collect,
-            lines=True,
             right=access.ADMIN,
             note="`removed` also deletes the files of decided contributions.",
-            call=lambda services, caller, given, _: services.purging.collect(caller, removed=given.body.removed),
+            slow_call=lambda services, caller, given, _: services.purging.collect(caller, removed=given.body.removed),
         ),
     ),
 ):
@@ -52,9 +51,8 @@ class CompactionHandler(
             "POST",
             "Compact all chunks now, instead of when the server is idle.",
             schemas.Compacted,
-            lines=True,
             right=access.ADMIN,
-            call=lambda services, caller, _, __: services.upkeep.compact(caller),
+            slow_call=lambda services, caller, _, __: services.upkeep.compact(caller),
         ),
     ),
 ):
@@ -70,9 +68,8 @@ class FsckHandler(
             "Verify all digests; with `repair`, set damaged data aside.",
             schemas.Checked,
             request=schemas.Check,
-            lines=True,
             right=access.ADMIN,
-            call=lambda services, caller, given, on_progress: services.checking.check(
+            slow_call=lambda services, caller, given, on_progress: services.checking.check(
                 caller, given.body.repair, on_progress, given.body.heads
             ),
         ),
@@ -124,9 +121,8 @@ class PruneHandler(
             "Delete the versions that a retention rule does not keep, or only list them.",
             schemas.Pruned,
             request=schemas.Prune,
-            lines=True,
             right=access.MAINTAIN,
-            call=lambda services, caller, given, _: services.retention.prune(
+            slow_call=lambda services, caller, given, _: services.retention.prune(
                 caller, given.project, given.model, given.body
             ),
         ),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 from lmvp_server.api.query import CURSOR, LIMIT, Parameter
 from lmvp_server.services import Services
@@ -22,6 +22,10 @@ ANYONE = "anyone"
 """The permission of routes that need no token."""
 JSON_LIMIT = 1 << 20
 """Maximum size of a JSON body in bytes, unless a route sets another limit."""
+
+
+OnProgress: TypeAlias = Callable[[int, int], None]
+"""A function that gets the finished and the total amount of work."""
 
 
 class Given(SimpleNamespace):
@@ -66,8 +70,6 @@ class Route:
         The status of a successful response.
     many : bool
         Whether the response is a page of a list.
-    lines : bool
-        Whether the response consists of JSON lines: progress, then the result or an error (`Handler.answer_slowly`).
     is_body_required : bool
         Whether a request without a body is invalid.
     query : tuple of Parameter
@@ -85,8 +87,10 @@ class Route:
     cost, filtered_cost : Cost
         The threads of a plain route, and those of a request with query parameters other than the page.
     call : callable, optional
-        The service call of a plain route: `(services, caller, given)`, with `lines` also `on_progress`. The class has
-        a method of its own for a route without it.
+        The service call of a plain route.
+    slow_call : callable, optional
+        The same for long work, which also gets a function to report its progress. The response consists of JSON lines:
+        progress, then the result or an error (`Handler.answer_slowly`). A route with neither has a method of its own.
     """
 
     method: str
@@ -98,7 +102,6 @@ class Route:
     request: Any = None
     status: int = 200
     many: bool = False
-    lines: bool = False
     is_body_required: bool = True
     query: tuple[Parameter[Any], ...] = ()
     public: bool = False
@@ -108,7 +111,8 @@ class Route:
     errors: tuple[int, ...] = ()
     cost: Cost = Cost.SHORT
     filtered_cost: Cost | None = None
-    call: Callable[..., Any] | None = None
+    call: Callable[[Services, Caller, Given], Any] | None = None
+    slow_call: Callable[[Services, Caller, Given, OnProgress], Any] | None = None
 
     @property
     def admitted_by(self) -> str:
@@ -123,12 +127,6 @@ class Route:
             return self.cost
         filters = (parameter for parameter in self.query if parameter is not LIMIT and parameter is not CURSOR)
         return self.filtered_cost if any(getattr(given, each.name) for each in filters) else self.cost
-
-    def work(self, services: Services, caller: Caller, given: Given, *on_progress: Callable[[int, int], None]) -> Any:
-        """Return the result of the service call of a plain route."""
-        if self.call is None:
-            raise LookupError(f"{self.method} has no service call")
-        return self.call(services, caller, given, *on_progress)
 
 
 def names_in(path: str) -> list[str]:

@@ -196,11 +196,10 @@ class ChangesHandler(
             "Compare versions of any size and stream the progress; requires an account.",
             schemas.Changes,
             request=schemas.Against,
-            lines=True,
             right=access.READ,
             note="Reads at most 4 times the bytes of both versions, each counted with at most 1 GiB and 64 times its "
             "distinct chunks. Tensors beyond that are not measured.",
-            call=lambda services, caller, given, on_progress: services.measuring.measured(
+            slow_call=lambda services, caller, given, on_progress: services.measuring.measured(
                 caller, given.project, given.model, given.revision, given.body.against, on_progress
             ),
         ),
