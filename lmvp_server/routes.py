@@ -48,6 +48,7 @@ from lmvp_server.web import (
 )
 from lmvp_server.web.base_page import UnknownAddressPage
 from lmvp_server.web.rendering import Rendering
+from lmvp_server.web.ui_modules import UI_MODULES
 
 API = "/api/v1"
 _PART = "([^/]+)"
@@ -159,6 +160,7 @@ def make_application(services: Services, server: Any) -> Application:
         transforms=[Gzip],
         template_path=str(HERE / "templates"),
         autoescape="xhtml_escape",
+        ui_modules=UI_MODULES,
         default_handler_class=UnknownAddressPage,
         services=services,
         server=server,

@@ -199,7 +199,7 @@ class Looker:
         self.page.goto(f"{self.url}/login")
         self.page.evaluate("document.querySelector('details').open = true")
         self.page.fill("#token", token)
-        self.page.click("text=Sign in with it")
+        self.page.click("text=Sign in with token")
 
     def _heard(self, said: Any) -> None:
         if said.type in ("error", "warning"):

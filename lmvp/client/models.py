@@ -537,7 +537,20 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             return self._versions(path, count, where=where, order=order or newest, cursor=first)
 
         versions, total = self._versions(path, limit, where=where, order=order)
-        history = History(versions, title=title, total=total, layers=layers, metric=metric, pages=pages, client=self)
+
+        def protected(project: str, model: str) -> Sequence[str]:
+            return self._connection.get(model_path(Reference(project, model)), Model).protected
+
+        history = History(
+            versions,
+            title=title,
+            total=total,
+            layers=layers,
+            metric=metric,
+            pages=pages,
+            client=self,
+            protected=protected,
+        )
         check_metric(history, metric)
         return history
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, overload
 
 from lmvp.core.marimo import MarimoDisplay
@@ -25,6 +26,12 @@ LayersOf = Callable[[Sequence[Version]], Layers]
 
 Pages = Callable[[int, int, str, str], tuple[Sequence[Version], int]]
 """Fetches a part of a list: takes offset, maximum count, filter and order, and returns the versions and the total."""
+
+ProtectedOf = Callable[[str, str], Sequence[str]]
+"""Fetches the names of the protected aliases of a model: takes the project and the model."""
+
+DEFAULT_PROTECTED = ("production",)
+"""The protected aliases of a new model."""
 
 SHOWN = 200
 """Maximum number of rows of a widget, and of versions whose layer strips are fetched."""
@@ -53,6 +60,8 @@ class History(MarimoDisplay, Sequence[Version]):
         The number of newer versions that precede these. 0 by default.
     client : Client, optional
         The client that sends requests about these versions.
+    protected : callable, optional
+        Fetches the protected aliases of a model, when a widget marks them. By default, `production` is protected.
 
     Attributes
     ----------
@@ -80,6 +89,7 @@ class History(MarimoDisplay, Sequence[Version]):
         pages: Pages | None = None,
         first: int = 0,
         client: Client | None = None,
+        protected: ProtectedOf | None = None,
     ) -> None:
         self._versions = tuple(versions)
         self.title = title
@@ -88,6 +98,8 @@ class History(MarimoDisplay, Sequence[Version]):
         self._newer = first
         self._pages, self._client = pages, client
         self._fetch = layers
+        self._protected_of = protected
+        self._protected: dict[tuple[str, str], frozenset[str]] = {}
         self._layers: Layers | None = None
         self._metric = metric
 
@@ -122,7 +134,19 @@ class History(MarimoDisplay, Sequence[Version]):
             pages=self._pages,
             first=first,
             client=self._client,
+            protected=self._protected_of,
         )
+
+    def _is_protected(self, version: Version, alias: str) -> bool:
+        """Return whether only maintainers can move an alias of a version. If the rule is not available, guess it."""
+        model = (version.project, version.model)
+        if model not in self._protected:
+            names: Sequence[str] = DEFAULT_PROTECTED
+            if self._protected_of is not None:
+                with suppress(LmvpError):  # the mark is optional: without it, the history is still useful
+                    names = self._protected_of(*model)
+            self._protected[model] = frozenset(name.lower() for name in names)
+        return alias.lower() in self._protected[model]
 
     def page(self, first: int = 0, count: int = SHOWN, *, where: str = "", order: str = "") -> History:
         """Fetch another part of the list from the server.

@@ -21,9 +21,6 @@ from lmvp.views.version_graph import lanes
 if TYPE_CHECKING:
     from lmvp.views.history import History
 
-GUARDED = frozenset({"production"})
-"""Aliases that are drawn bold. The name decides, not `Model.protected`."""
-
 POINTS = 1000
 """Maximum number of versions in a plot, the newest ones."""
 
@@ -118,7 +115,11 @@ def _rows(history: History, shown: Sequence[Version], alone: bool, keys: Sequenc
                 "message": clean(version.message),
                 "author": clean(version.author),
                 "at": number_format.iso(version.created_at),
-                "aliases": [{"name": clean(a), "guarded": a in GUARDED} for a in version.aliases],
+                "aliases": [
+                    # Not public: a name of `History` would be part of the API.
+                    {"name": clean(alias), "protected": history._is_protected(version, alias)}  # noqa: SLF001
+                    for alias in version.aliases
+                ],
                 "value": None if value is None else encode_float(value),
                 "written": written,
                 "sent": number_format.size(version.sent),

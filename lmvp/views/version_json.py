@@ -18,7 +18,7 @@ from lmvp.core.schemas import (
 from lmvp.views import layer_strip
 from lmvp.views.diff_json import better_of
 from lmvp.views.diff_tables import COUNTERS_ONLY, only_counters
-from lmvp.views.history_json import GUARDED, layers_data
+from lmvp.views.history_json import layers_data
 from lmvp.views.model_card import nodes
 from lmvp.views.snippets import pull_code
 from lmvp.views.version_text import (
@@ -51,10 +51,11 @@ def showing_data(showing: Showing, *, card: bool = True) -> dict[str, Any]:
     """
     version = showing.version
     codes = showing.layers.strips.get(str(version.number), "")
+    protected = {name.lower() for name in showing.model.protected}
     return {
         "title": version.reference,
         "message": clean(version.message),
-        "aliases": [{"name": clean(alias), "guarded": alias in GUARDED} for alias in version.aliases],
+        "aliases": [{"name": clean(alias), "protected": alias.lower() in protected} for alias in version.aliases],
         "sentence": sentence(showing),
         "layers": layers_data(showing.layers),
         "codes": codes,

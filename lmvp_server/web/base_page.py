@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 
 import lmvp
+from lmvp.core import number_format
 from lmvp.core.sanitize import clean
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotFound
 from lmvp_server.api.base import Handler, UnknownRouteHandler
@@ -19,6 +20,7 @@ from lmvp_server.http.peers import is_other_user
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.sessions import LIFE, is_xsrf_token, xsrf_token
+from lmvp_server.web import svg_marks
 
 SESSION, VISITOR, THEME = "lmvp_session", "lmvp_visitor", "lmvp_theme"
 """Names of cookies: the session, the visitor id to which forms without a session are bound, and the theme."""
@@ -142,7 +144,10 @@ class PageHandler(SessionHandler):
         if self._may_compress():
             may_compress(self)
         found = self.settings["openid"]
-        known = {
+        self._common = {
+            "marks": svg_marks,
+            "numbers": number_format,
+            "clean": clean,
             "root": self.root,
             "release": lmvp.__version__,
             "caller": self.caller,
@@ -153,7 +158,11 @@ class PageHandler(SessionHandler):
             "theme": self.get_cookie(self.theme_cookie, ""),
             "theme_cookie": self.theme_cookie,
         }
-        return {**known, "openid": found.provider if found else None, **fields}
+        return {**self._common, "openid": found.provider if found else None, **fields}
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        """Return the names that all templates can use; UI modules get only these."""
+        return {**super().get_template_namespace(), **self._common}
 
     def cookie_options(self) -> dict[str, Any]:
         """Return the cookie attributes. To delete a cookie, a browser needs the same attributes as for setting it."""
@@ -188,7 +197,7 @@ class PageHandler(SessionHandler):
             return
         # The page links to sign-in, which returns here.
         here = quote(self.request.path.lstrip("/"), safe="/@")
-        self.show("problem.html", error=error, heading=heading(error.http_status), here=within(here), clean=clean)
+        self.show("problem.html", error=error, heading=heading(error.http_status), here=within(here))
 
 
 class WebPage(PageHandler):

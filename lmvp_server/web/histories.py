@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from lmvp.core import number_format
-from lmvp.core.schemas import Layers, Version
+from lmvp.core.schemas import Layers, Model, Version
 from lmvp.views._text import value_of
 from lmvp.views.history import History
 from lmvp.views.history_json import POINTS, history_data, plot_data
@@ -59,7 +59,10 @@ def history(services: Services, caller: Caller, project: str, model: str, cursor
     def strips(some: Sequence[Version]) -> Layers:
         return services.layers.strips(caller, project, model, [one.number for one in some])
 
-    shown = History(versions, title=f"{project}/{model}", total=found["total"], layers=strips)
+    def protected(project: str, model: str) -> Sequence[str]:
+        return msgspec.convert(services.catalog.model(caller, project, model), Model).protected
+
+    shown = History(versions, title=f"{project}/{model}", total=found["total"], layers=strips, protected=protected)
     data = history_data(shown)
     width = svg_marks.lanes_width(data["graph"])
     return Listed(

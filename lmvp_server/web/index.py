@@ -6,15 +6,13 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from lmvp.core import number_format
-from lmvp.core.sanitize import clean
 from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
 from lmvp_server.api.errors import as_lmvp, log_failure
 from lmvp_server.http.compression import may_compress
 from lmvp_server.http.host_check import foreign_host
 from lmvp_server.services import access
 from lmvp_server.services.paging import Page
-from lmvp_server.web import activity, svg_marks
+from lmvp_server.web import activity
 from lmvp_server.web.base_page import WebPage
 
 PROJECTS, MODELS, RECENT = 100, 200, 50
@@ -37,7 +35,7 @@ class HomePage(WebPage):
         except NotAuthenticated:
             self.go("login")
         else:
-            await self.show_large("home.html", **shown, marks=svg_marks, numbers=number_format, clean=clean)
+            await self.show_large("home.html", **shown)
 
     def _look(self) -> dict[str, Any]:
         found = self.services.catalog.projects(self.caller, Page(PROJECTS))
@@ -47,7 +45,7 @@ class HomePage(WebPage):
             "others": names[OPENED:],
             "total": found["total"],
             "waiting": [one for name in names for one in self._waiting(name)],
-            "feed": self._lately(names),
+            "feed": self._recent_activity(names),
             "connectable": self._connectable(),
             "server": self.address_of_server(),
         }
@@ -80,7 +78,7 @@ class HomePage(WebPage):
         found = self.services.contributions.of_project(self.caller, project, Page(WAITING), "proposed")["items"]
         return [{**one, "project": project} for one in found]
 
-    def _lately(self, projects: list[str]) -> list[activity.Entry]:
+    def _recent_activity(self, projects: list[str]) -> list[activity.Entry]:
         """Return the most recent events of all projects."""
         lines = [entry for project in projects for entry in self._of_project(project)]
         return sorted(lines, key=lambda line: line.at, reverse=True)[:LINES]

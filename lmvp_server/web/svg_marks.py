@@ -140,7 +140,7 @@ def graph(place: Mapping[str, Any], row: Mapping[str, Any], width: int) -> str:
 
 
 def _kind_of(row: Mapping[str, Any], place: Mapping[str, Any]) -> str:
-    if any(alias["guarded"] for alias in row["aliases"]):
+    if any(alias["protected"] for alias in row["aliases"]):
         return "best"
     return "two" if len(row["parents"]) > 1 else "side" if place["lane"] else ""
 

@@ -25,10 +25,10 @@ def test_a_lost_connection_is_said_and_made_good(server, looker):
         looker.page.goto(f"{server.url}/p/birdsong/-/runs/{run.id}")
         looker.page.locator(".island[data-alive] .plot").first.wait_for()
         server.end()
-        looker.page.get_by_text("The connection is lost").wait_for(timeout=15_000)
+        looker.page.get_by_text("Connection lost").wait_for(timeout=15_000)
         server.start()
         run.log({"train/loss": 0.25}, step=1)
-        looker.page.get_by_text("The connection is lost").wait_for(state="hidden", timeout=30_000)
+        looker.page.get_by_text("Connection lost").wait_for(state="hidden", timeout=30_000)
         looker.page.wait_for_selector('.plot[aria-label*="to 0.25"]', timeout=30_000)
     looker.wrong[:] = [
         said for said in looker.wrong if "ERR_CONNECTION_REFUSED" not in said and "ERR_INCOMPLETE" not in said
@@ -79,13 +79,13 @@ def test_the_palette_finds_and_leads(server, looker):
     page = looker.page
     page.goto(f"{server.url}/p/birdsong")
     page.keyboard.press("Control+k")
-    page.get_by_role("combobox", name="Find").fill("cleaner labels")
+    page.get_by_role("combobox", name="Search").fill("cleaner labels")
     page.get_by_role("option").first.wait_for()
     page.keyboard.press("Enter")
     page.wait_for_url("**/p/birdsong/tagger@v12")
     page.keyboard.press("Control+k")
-    page.get_by_role("combobox", name="Find").fill("no such thing anywhere")
-    page.get_by_text("nothing has no such thing anywhere in it").wait_for()
+    page.get_by_role("combobox", name="Search").fill("no such thing anywhere")
+    page.get_by_text("No match for “no such thing anywhere”.").wait_for()
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
 
@@ -94,12 +94,12 @@ def test_runs_are_filtered_chosen_and_compared(server, looker):
     page = looker.page
     page.goto(f"{server.url}/p/birdsong/-/runs")
     page.get_by_label("Filter").fill("params.optimizer == 'adam'")
-    page.get_by_role("button", name="Show").click()
-    boxes = page.get_by_role("checkbox", name="Choose")
+    page.get_by_role("button", name="Apply").click()
+    boxes = page.get_by_role("checkbox", name="Select")
     assert boxes.count() == 3
     boxes.nth(0).check()
     boxes.nth(1).check()
-    page.get_by_role("button", name="Compare the chosen").click()
+    page.get_by_role("button", name="Compare selected").click()
     page.get_by_role("heading", name="2 runs").wait_for()
     page.locator(".island[data-alive]").wait_for()
     assert page.locator("svg.space circle").count() == 2
@@ -153,7 +153,7 @@ def test_without_a_script_a_page_says_the_same(server, browser):
     if not page.locator("#token").is_visible():
         page.locator("summary").click()
     page.locator("#token").fill(server.token)
-    page.get_by_text("Sign in with it").click()
+    page.get_by_text("Sign in with token").click()
     page.goto(f"{server.url}/p/birdsong/tagger/-/diff?from=v8&to=v12")
     assert page.locator(".still img, .still svg").first.is_visible()
     assert "26 layers" in page.locator(".still").inner_text() or "changed" in page.locator(".still").inner_text()
@@ -161,33 +161,33 @@ def test_without_a_script_a_page_says_the_same(server, browser):
 
 def test_upkeep_says_how_far_it_is(server, looker):
     looker.page.goto(f"{server.url}/admin/storage")
-    looker.page.get_by_role("button", name="Check everything").click()
+    looker.page.get_by_role("button", name="Verify all data").click()
     looker.page.get_by_text("0 problems").wait_for(timeout=15_000)
     looker.page.get_by_role("button", name="Collect garbage").click()
-    looker.page.get_by_text("free again").wait_for(timeout=15_000)
+    looker.page.get_by_text(" freed").wait_for(timeout=15_000)
 
 
 def test_what_was_typed_outlives_the_session(server, looker):
     page = looker.page
     page.goto(f"{server.url}/p/birdsong/tagger")
-    page.get_by_text("Edit the card").click()
+    page.get_by_text("Edit the model card").click()
     page.fill("#description", "Typed for an hour.")
     other = page.context.new_page()
     other.goto(f"{server.url}/account")
     other.get_by_role("button", name="Sign out everywhere").click()
     other.locator("#token").wait_for(state="attached")
     page.get_by_role("button", name="Save").click()
-    page.get_by_role("heading", name="Not sent").wait_for()
+    page.get_by_role("heading", name="Form not sent").wait_for()
     assert page.locator("#kept-description").input_value() == "Typed for an hour."
     with page.expect_popup() as opened:
         page.get_by_role("link", name="Sign in in another tab").click()
     opened.value.evaluate("document.querySelector('details').open = true")
     opened.value.fill("#token", server.token)
-    opened.value.click("text=Sign in with it")
+    opened.value.click("text=Sign in with token")
     opened.value.get_by_role("heading", name="Projects").wait_for()
-    page.get_by_role("button", name="Send it").click()
+    page.get_by_role("button", name="Send").click()
     page.get_by_text("another session").wait_for()
-    page.get_by_role("button", name="Send it").click()
+    page.get_by_role("button", name="Send").click()
     page.locator(".prose", has_text="Typed for an hour.").wait_for()
     looker.wrong[:] = [said for said in looker.wrong if not re.search("status of 40[13]", said)]
 

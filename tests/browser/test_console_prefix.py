@@ -110,7 +110,7 @@ def test_no_address_of_any_page_leaves_the_prefix(server, looker, tmp_path):
 
 def test_a_form_works(server, looker):
     looker.page.goto(f"{looker.url}/p/birdsong/tagger")
-    looker.page.get_by_text("Edit the card").click()
+    looker.page.get_by_text("Edit the model card").click()
     words = f"written below {looker.url.rpartition('/')[2]}"
     looker.page.fill("#description", words)
     looker.page.get_by_role("button", name="Save").click()

@@ -83,13 +83,13 @@ def test_the_story_of_a_team_through_pages_alone(server, people):
     ada.press("Sign in")
     ada.page.wait_for_url("**/p/digits")
     ada.follow("Members")
-    ada.press("Make a link")
+    ada.press("Create invitation")
     link = ada.page.locator(".code code").inner_text()
     assert "/join?code=" in link
     grace.page.goto(link)
     grace.fill("Name", "grace")
     grace.fill("Password", PASSWORD)
-    grace.press("Make the account")
+    grace.press("Create account")
     grace.follow("digits")
     grace.reads("2 versions") if grace.page.get_by_text("2 versions").count() else grace.reads("1 version")
     token = server.root.create_token("t", scope="admin", user="grace").token
@@ -114,19 +114,19 @@ def test_the_story_of_a_team_through_pages_alone(server, people):
     ada.page.wait_for_url("**/p/digits/mlp@v2")
     ada.open("p/digits/mlp@v1")
     ada.fill("Alias", "production")
-    ada.press("Let it stand here")
+    ada.press("Set alias")
     ada.open("p/digits/mlp@v2")
     ada.fill("Alias", "production")
-    ada.press("Let it stand here")
+    ada.press("Set alias")
     ada.reads("production points at v1; it would be moved to v2")
     ada.press("Move production")
     ada.follow("mlp")
-    ada.press("Back to v1")
+    ada.press("Move back to v1")
     ada.press("Move production")
     ada.page.locator("table").get_by_role("link", name="v1", exact=True).first.wait_for()
     assert server.root.version("digits/mlp@production").number == 1
     grace.open("p/digits/mlp")
-    assert grace.page.get_by_role("button", name="Back to v2").count() == 0
+    assert grace.page.get_by_role("button", name="Move back to v2").count() == 0
     grace.open("p/digits/-/activity")
     said = [" ".join(line.split()) for line in grace.page.locator(".feed li > span:first-child").all_inner_texts()]
     assert said == [
@@ -151,25 +151,25 @@ def test_what_is_removed_comes_back_and_what_cannot_be_done_is_told(server, peop
     ada.press("Sign in")
     ada.page.wait_for_url("**/p/digits/mlp@v1")
     ada.fill("Alias", "no such name!")
-    ada.press("Let it stand here")
+    ada.press("Set alias")
     assert "no such name!" in ada.page.get_by_role("alert").inner_text()
     assert ada.page.get_by_label("Alias", exact=True).input_value() == "no such name!"
     ada.fill("Alias", "best")
-    ada.press("Let it stand here")
+    ada.press("Set alias")
     ada.press("Remove v1")
     assert "the alias 'best' stands at v1" in ada.page.get_by_role("alert").inner_text()
     ada.open("p/digits/mlp")
-    ada.press("Take away")
+    ada.press("Remove")
     ada.open("p/digits/mlp@v1")
     ada.press("Remove v1")
     ada.page.wait_for_url("**/p/digits/mlp")
-    ada.reads("No version yet")
+    ada.reads("No versions yet")
     ada.open("p/digits/-/removed")
-    ada.press("Bring back")
+    ada.press("Restore")
     ada.page.wait_for_url("**/p/digits/mlp@v1")
     ada.page.go_back()
     ada.page.reload()
-    ada.reads("Nothing was removed")
+    ada.reads("The trash is empty")
 
 
 def test_two_people_do_not_overwrite_one_another(server, people):
@@ -178,12 +178,12 @@ def test_two_people_do_not_overwrite_one_another(server, people):
     ada.fill("Name", "ada")
     ada.fill("Password", PASSWORD)
     ada.press("Sign in")
-    ada.page.get_by_text("Edit the card").click()
-    ada.fill("Card, in Markdown", "Reads digits.\n\nAll of them.")
+    ada.page.get_by_text("Edit the model card").click()
+    ada.fill("Model card (Markdown)", "Reads digits.\n\nAll of them.")
     server.root.set_card("digits/mlp", "somebody else's words")
     ada.press("Save")
     assert "somebody else has changed it" in ada.page.get_by_role("alert").inner_text()
-    assert ada.page.get_by_label("Card, in Markdown", exact=True).input_value() == "Reads digits.\n\nAll of them."
+    assert ada.page.get_by_label("Model card (Markdown)", exact=True).input_value() == "Reads digits.\n\nAll of them."
     assert server.root.models("digits")[0].description == "somebody else's words"
     ada.press("Save")
     ada.page.get_by_role("alert").wait_for(state="detached")

@@ -117,7 +117,7 @@ def test_a_login_is_approved_by_keys_alone(chromium, served, width, scheme):
     page.keyboard.press("Enter")
     page.get_by_text("ada@laptop").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.get_by_label("A token of this server").focus()
+    page.get_by_label("Token of this server").focus()
     page.keyboard.type(served.token)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

@@ -253,7 +253,7 @@ def test_console_asks_before_a_protected_alias_moves(model, served, form):
     assert f"the protected alias {model}@production points at v1; it would be {target}" in page.text
     assert points_at(model) == 1
     # The page has a form that sends the same once more, with the confirmation.
-    asked = re.search(r'<form method="post" class="note bad".*?</form>', page.text, re.DOTALL)[0]
+    asked = re.search(r'<form method="post" class="note bad[^"]*".*?</form>', page.text, re.DOTALL)[0]
     again = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', asked))
     assert {**fields, "yes": "production"}.items() <= again.items()
     assert browser.post(f"{browser.url}/{path}", data=again, timeout=30).ok

@@ -51,7 +51,7 @@ def test_new_versions_aliases_and_amendments_come_by_themselves(server):
     publish(2)
     until(lambda: shown.data["total"] == 2)
     lmvp.alias("digits/mlp@v1", "production")
-    until(lambda: shown.data["rows"][1]["aliases"] == [{"name": "production", "guarded": True}])
+    until(lambda: shown.data["rows"][1]["aliases"] == [{"name": "production", "protected": True}])
     lmvp.Client().amend("digits/mlp@v2", message="better said")
     until(lambda: shown.data["rows"][0]["message"] == "better said")
     shown.close()

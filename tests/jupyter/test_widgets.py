@@ -28,7 +28,7 @@ def test_the_table_sends_rows_graph_and_strips():
     assert len(data["layers"]["axis"]) == len(sample.AXIS)
     assert data["metric"] == "val/f1"
     assert data["scale"]["ends"] == ["0.7", "0.9"]
-    assert [a["guarded"] for a in data["rows"][1]["aliases"]] == [True, False]
+    assert [a["protected"] for a in data["rows"][1]["aliases"]] == [True, False]
 
 
 def test_no_value_is_lost_that_json_lacks():

@@ -417,7 +417,7 @@ def test_files_of_a_declined_contribution_are_stated_and_deleted(tmp_path, capsy
         found, deleted = page(), client.contribution("digits/mlp@c1").deleted_at
         assert f"LMVP deleted the files of this contribution on {deleted:%Y-%m-%d}" in found
         assert "the test set has leaked" in found
-        assert "Try it first" not in found
+        assert "<h2>Pull</h2>" not in found
         with pytest.raises(errors.NotFound, match="it was declined on"):
             client.download("digits/mlp@c1", progress=False)
         assert "mlp@c1" in shell("contributions", "digits", "--all")

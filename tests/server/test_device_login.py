@@ -122,7 +122,7 @@ def test_the_page_shows_who_asks_and_takes_a_token_with_each_decision(server):
     page = browser.get(f"{server.url}/device?code={code['user_code']}", timeout=9)
     xsrf = re.search(r'name="_xsrf" value="(\w+)"', page.text)[1]
     assert "&lt;b&gt;grace&lt;/b&gt;" in page.text
-    assert "reading and writing (<code>write</code>)" in page.text
+    assert "read and write (<code>write</code>)" in page.text
     assert re.findall(r"<option( selected)?>(\w+)</option>", page.text) == [("", "read"), (" selected", "write")]
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
     form = {"code": code["user_code"], "verdict": "approve"}

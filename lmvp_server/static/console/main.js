@@ -49,4 +49,4 @@ if (tab) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth - tab.p
 
 if (document.querySelector(".island")) import("./islands.js");
 
-if (document.querySelector("[data-upkeep]")) import("./upkeep.js");
+if (document.querySelector("[data-maintenance]")) import("./upkeep.js");

@@ -1,5 +1,6 @@
 // The command palette (Ctrl K). It sends the same query as the search page.
 import { make } from "../widgets/dom.js";
+import { plural } from "../widgets/words.js";
 
 const PAUSE = 120;
 let dialog;
@@ -11,10 +12,10 @@ export function openPalette(root) {
 }
 
 function build(root) {
-  const list = make("ul", { id: "palette-list", role: "listbox", "aria-label": "Found" });
-  const count = make("p", { class: "quiet small", role: "status" }, "Type a part of a name, a message, a param.");
-  const input = make("input", { type: "search", placeholder: "Find models, versions, runs", "aria-label": "Find", role: "combobox", "aria-expanded": "true", "aria-controls": "palette-list", autocomplete: "off", spellcheck: "false" });
-  const made = make("dialog", { class: "palette", "aria-label": "Find" }, input, list, count);
+  const list = make("ul", { id: "palette-list", role: "listbox", "aria-label": "Results" });
+  const count = make("p", { class: "quiet small", role: "status" }, "Type part of a name, a message or a param.");
+  const input = make("input", { type: "search", placeholder: "Search models, versions, runs", "aria-label": "Search", role: "combobox", "aria-expanded": "true", "aria-controls": "palette-list", autocomplete: "off", spellcheck: "false" });
+  const made = make("dialog", { class: "palette", "aria-label": "Search" }, input, list, count);
   let timer = 0;
   let asked = 0;
   let at = 0;
@@ -38,14 +39,14 @@ function build(root) {
         if (!answer.ok) throw new Error();
         found = await answer.json();
       } catch {
-        count.textContent = "The server does not answer.";
+        count.textContent = "The server does not respond.";
         return;
       }
     }
     if (mine !== asked) return;
     list.replaceChildren(...found.items.map((item, i) => make("li", { role: "option", id: `palette-${i}`, onclick: () => go(item), onmousemove: () => choose(i) },
       make("span", { class: "quiet" }, item.kind), make("span", { class: "clip" }, item.name, " ", make("span", { class: "quiet" }, item.words)), make("span", { class: "quiet" }, item.project))));
-    count.textContent = !words ? "Type a part of a name, a message, a param." : found.items.length ? `${found.items.length} found${found.more ? ", and more" : ""}` : `nothing has ${words} in it`;
+    count.textContent = !words ? "Type part of a name, a message or a param." : found.items.length ? `${plural(found.items.length, "result")}${found.more ? ", and more" : ""}` : `No match for “${words}”.`;
     choose(0);
     list.found = found.items;
   };

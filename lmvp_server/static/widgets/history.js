@@ -205,8 +205,8 @@ class HistoryView {
     const name = data.several ? `${row.model} v${row.number}` : `v${row.number}`;
     const box = make("input", { type: "checkbox", "aria-label": `Choose ${name}`, onchange: () => this.choose(row.key, box.checked) });
     const cell = (css, ...children) => make("td", { role: "cell", class: css }, ...children);
-    const aliases = row.aliases.map(({ name: alias, guarded }) => make("span",
-      { class: `alias${guarded ? " guarded" : ""}`, title: guarded ? `${alias}: protected, only maintainers move it` : alias }, alias));
+    const aliases = row.aliases.map(({ name: alias, protected: isProtected }) => make("span",
+      { class: `alias${isProtected ? " protected" : ""}`, title: isProtected ? `${alias}: protected, only maintainers can move it` : alias }, alias));
     const version = data.several ? [make("span", { class: "clip", title: row.model }, row.model), " ", make("span", {}, `v${row.number}`)] : [name];
     const what = make("th", { role: "rowheader", scope: "row", class: "what" }, make("div", {},
       make("span", { class: "v" }, ...version), make("span", { class: "clip", title: row.message }, row.message), ...aliases));
@@ -223,8 +223,8 @@ class HistoryView {
 
   /** In another order, the graph has no lines, only the dots of the versions. */
   dot(row) {
-    const guarded = row.aliases.some((alias) => alias.guarded);
-    return [make("b", { class: guarded ? "best" : "", style: `left:calc(12 / ${this.wide} * 100%)` })];
+    const isProtected = row.aliases.some((alias) => alias.protected);
+    return [make("b", { class: isProtected ? "best" : "", style: `left:calc(12 / ${this.wide} * 100%)` })];
   }
 
   strip(row) {

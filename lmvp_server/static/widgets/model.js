@@ -58,7 +58,7 @@ class ModelView {
       this.drawTree();
       return;
     }
-    const aliases = data.aliases.map(({ name, guarded }) => make("span", { class: `alias${guarded ? " guarded" : ""}` }, name));
+    const aliases = data.aliases.map(({ name, protected: isProtected }) => make("span", { class: `alias${isProtected ? " protected" : ""}` }, name));
     const title = make("div", { class: "title", style: "align-items:center" }, make("h3", { class: "mono" }, data.title), ...aliases,
       make("span", { class: "lmvp-message" }, data.message),
       make("span", { class: "quiet small" }, data.author ? `${data.author}, ` : "", ago(data.at, new Date())), this.said);

@@ -15,8 +15,8 @@ export function graphCell(data, i, row, width) {
     ...place.pass.map((at) => wire(at, `M${centre(at)} 0V100`)),
     ...place.in.map((at) => wire(at, `M${centre(at)} 0C${centre(at)} 30 ${lane} 20 ${lane} 50`)),
     ...place.out.map((at) => wire(at, `M${lane} 50C${lane} 80 ${centre(at)} 70 ${centre(at)} 100`)));
-  const guarded = row.aliases.some((alias) => alias.guarded);
-  const kind = guarded ? "best" : row.parents.length > 1 ? "two" : place.lane ? "side" : "";
+  const isProtected = row.aliases.some((alias) => alias.protected);
+  const kind = isProtected ? "best" : row.parents.length > 1 ? "two" : place.lane ? "side" : "";
   return [picture, make("b", { class: kind, style: `left:calc(${lane} / ${width} * 100%)` })];
 }
 

@@ -8,11 +8,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
-from lmvp.core import number_format
-from lmvp.core.sanitize import clean
 from lmvp.errors import Conflict, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ProtectedAlias
 from lmvp_server.services import access
-from lmvp_server.web import svg_marks
 from lmvp_server.web.base_page import WebPage, too_old
 from lmvp_server.web.rendering import Job, Rendering
 
@@ -111,7 +108,7 @@ class ConsolePage(WebPage, ABC):
         complete = not _SECRETS & fields.keys()
         self.set_status(status)
         here = self.request.path.lstrip("/")
-        self.show("again.html", typed=typed, kept=hidden, complete=complete, here=here, wrong=wrong, clean=clean)
+        self.show("again.html", typed=typed, kept=hidden, complete=complete, here=here, wrong=wrong)
 
     async def _draw(self, place: tuple[str, ...], **more: Any) -> None:
         try:
@@ -125,8 +122,7 @@ class ConsolePage(WebPage, ABC):
                 fields[name] = await rendering.render(value)
             elif isinstance(value, list) and value and isinstance(value[0], Job):
                 fields[name] = [await rendering.render(job) for job in value]
-        common = {"marks": svg_marks, "numbers": number_format, "clean": clean, "wrong": None, "typed": {}}
-        await self.show_large(template, **{**common, **fields, **more})
+        await self.show_large(template, **{"wrong": None, "typed": {}, **fields, **more})
 
     def _to_login(self) -> None:
         self.set_status(303)

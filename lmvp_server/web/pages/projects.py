@@ -35,7 +35,7 @@ class ProjectTabPage(ConsolePage):
         ]
         tabs += [("Members", "/-/members", None)] if self.caller.known else []
         tabs += [("Activity", "/-/activity", None)]
-        tabs += [("Removed", "/-/removed", None)] if rights["MAINTAIN"] else []
+        tabs += [("Trash", "/-/removed", None)] if rights["MAINTAIN"] else []
         tabs += [("Settings", "/-/settings", None)] if rights["OWN"] else []
         shown = [(words, f"p/{name}{path}", count, words == self.tab) for words, path, count in tabs]
         return {"project": about, "may": rights, "tabs": shown, "proposed": open_["items"]}
@@ -160,7 +160,7 @@ class ActivityPage(ProjectTabPage):
 class TrashPage(ProjectTabPage):
     """`/p/{project}/-/removed`."""
 
-    tab = "Removed"
+    tab = "Trash"
     actions: ClassVar[frozenset[str]] = frozenset({"undelete"})
 
     def context(self, project: str) -> PageContext:  # type: ignore[override]

@@ -98,7 +98,7 @@ class RunPage(ConsolePage):
             "charts": chart(self, drawn),
             "system": system_charts(self, [one]),
             "write": write,
-            "made_with": _made_with(one),
+            "environment": _environment(one),
             "cells": code_cells(one.environment),
             "notes": "\n".join(clean(line) for line in one.notes.splitlines()),
             "was": mark(_told(one)),
@@ -143,7 +143,7 @@ class ComparePage(ConsolePage):
         drawn = curves.curves_of(self.services, self.caller, found)
         known = run_tables.choices(found)
         numeric = [one for one in known if sum(one.number(run) is not None for run in found) > 1]
-        across, up = self._axes(numeric)
+        x_axis, y_axis = self._axes(numeric)
         # At most three metrics, so that the chart stays readable.
         axes = [*[c for c in known if c.kind == "params"], *[c for c in known if c.kind == "metrics"][:3]]
         return "compare.html", {
@@ -153,9 +153,9 @@ class ComparePage(ConsolePage):
             "system": system_charts(self, found),
             "comparison": Comparison.of(found),
             "numeric": numeric,
-            "across": across,
-            "up": up,
-            "scatter": run_charts.scatter(found, across, up) if across and up else "",
+            "x_axis": x_axis,
+            "y_axis": y_axis,
+            "scatter": run_charts.scatter(found, x_axis, y_axis) if x_axis and y_axis else "",
             "parallel": run_charts.parallel(found, axes),
             "write": write,
         }
@@ -164,9 +164,9 @@ class ComparePage(ConsolePage):
         """Return the axes of the scatter plot: as requested, otherwise a param as X and a metric as Y."""
         metrics = [one for one in numeric if one.kind == "metrics"]
         params = [one for one in numeric if one.kind == "params"]
-        across, up = self.get_query_argument("x", ""), self.get_query_argument("y", "")
-        first = Column.read(across) if across else next(iter(params or metrics[1:]), None)
-        return first, Column.read(up) if up else next(iter(metrics), None)
+        x, y = self.get_query_argument("x", ""), self.get_query_argument("y", "")
+        x_axis = Column.read(x) if x else next(iter(params or metrics[1:]), None)
+        return x_axis, Column.read(y) if y else next(iter(metrics), None)
 
 
 class PageCurvesHandler(SessionHandler):
@@ -186,7 +186,8 @@ class PageCurvesHandler(SessionHandler):
         found = curves.records(self.services.runs.run(self.caller, project, run) for run in named)
         first, last = self._number("from"), self._number("to")
         system = self.get_query_argument("section", "") == SECTION
-        drawn = curves.curves_of(self.services, self.caller, found, first=first, last=last, system=system)
+        axis = "time" if system else "step"  # system metrics are sampled by time; their steps have no meaning
+        drawn = curves.curves_of(self.services, self.caller, found, first=first, last=last, system=system, axis=axis)
         return curves_data(drawn, live=_goes_on(found))
 
     def _number(self, name: str) -> float | None:
@@ -225,7 +226,7 @@ def _goes_on(runs: list[RunRecord]) -> bool:
     return any(run.status in ("running", "stale") for run in runs)
 
 
-def _made_with(run: RunRecord) -> list[tuple[str, str]]:
+def _environment(run: RunRecord) -> list[tuple[str, str]]:
     """Return the environment of a run, most requested facts first: user, host, versions, command, commit, packages."""
     known = run.environment
     found = [(key, str(known[key])) for key in ("user", "host", "python", "platform") if known.get(key)]

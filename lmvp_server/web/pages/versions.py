@@ -100,7 +100,7 @@ class VersionPage(ConsolePage):
         }
         if version.status:
             return "contribution.html", {**fields, **self._contribution(version)}
-        grown = services.versions.children(caller, project, model, revision, Page(20))["items"]
+        children = services.versions.children(caller, project, model, revision, Page(20))["items"]
         limit = versions.tensors_limit(caller)
         # The page shows at most `limit` tensors, and states it if there are more.
         showing = versions.showing(services, caller, version, strip)
@@ -108,7 +108,7 @@ class VersionPage(ConsolePage):
         told = {**showing_data(versions.shown_part(showing, limit), card=False), "only": "tensors"}
         return "version.html", {
             **fields,
-            "grown": grown,
+            "children": children,
             "parameters": showing.parameters,
             "cut": limit if len(showing.tensors) > limit else 0,
             "tensors": island(self.root, "model", told, "", histograms=there) if manifest.tensors else "",
