@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 import lmvp
 from lmvp.cli import main
@@ -22,7 +22,7 @@ from lmvp_server.stores.local.records import TinyDbRecords
 
 @pytest.fixture
 def server(home, tmp_path, monkeypatch):
-    server = Server(tmp_path / "served")
+    server = SharedServer(tmp_path / "served")
     monkeypatch.setenv("LMVP_TOKEN", server.start())
     monkeypatch.setenv("LMVP_URL", server.url)
     for i in range(3):

@@ -12,12 +12,12 @@ from lmvp_jupyter import following
 from lmvp_jupyter.widgets import HistoryTable
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 
 @pytest.fixture
 def server(home, tmp_path, monkeypatch):
-    server = Server(tmp_path / "served")
+    server = SharedServer(tmp_path / "served")
     monkeypatch.setenv("LMVP_TOKEN", server.start())
     monkeypatch.setenv("LMVP_URL", server.url)
     monkeypatch.setattr(following, "EVERY", 0.1)

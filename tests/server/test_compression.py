@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 from server.test_console import PASSWORD, Browser
 
 from lmvp.client.models import Client
@@ -16,7 +16,7 @@ from lmvp.client.models import Client
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("small") / "data")
+    server = SharedServer(tmp_path_factory.mktemp("small") / "data")
     server.root = Client(server.url, server.start())
     server.root.add_user("ada", PASSWORD, admin=True)
     server.root.update("digits/mlp", {"w": np.ones((40, 40))}, create=True, progress=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 from server.in_process import Served
 from server.test_console import EVIL, PASSWORD, Browser
 
@@ -21,7 +21,7 @@ ADMIN = ("admin", "admin/groups", "admin/storage", "admin/audit", "admin/setting
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("rooms") / "data")
+    server = SharedServer(tmp_path_factory.mktemp("rooms") / "data")
     server.root = Client(server.url, server.start())
     server.root.add_user("ada", PASSWORD, admin=True)
     server.root.add_user("grace", PASSWORD)

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 from lmvp.client.models import Client
 
@@ -30,7 +30,7 @@ CROWD = 12
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("served") / "data")
+    server = SharedServer(tmp_path_factory.mktemp("served") / "data")
     server.token = server.start()
     server.client = Client(server.url, server.token)
     folder = tmp_path_factory.mktemp("files")

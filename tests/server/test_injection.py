@@ -10,7 +10,7 @@ import pytest
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 import lmvp
 from lmvp.cli import main
@@ -23,7 +23,7 @@ ESCAPES = "fine\x1b]0;owned\x07\x1b[2J\r\nfake line\u202etxt"
 
 @pytest.fixture
 def server(home, tmp_path, monkeypatch):
-    server = Server(tmp_path / "served")
+    server = SharedServer(tmp_path / "served")
     server.token = server.start()
     server.root = Client(server.url, server.token)
     monkeypatch.setenv("LMVP_URL", server.url)

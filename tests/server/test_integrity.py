@@ -13,7 +13,7 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "services"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 from workshop import ADA, Shop, step, weights
 
 from lmvp.core import chunk_frames, digest
@@ -209,7 +209,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    server = Server(folder)
+    server = SharedServer(folder)
     token = server.start()
 
     def ask(method, path, **options):

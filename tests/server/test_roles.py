@@ -13,7 +13,7 @@ import pytest
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 from lmvp.client.models import Client
 from lmvp.core import chunk_frames
@@ -252,7 +252,7 @@ def world(tmp_path_factory):
 
     before = dict(os.environ)
     os.environ["LMVP_HOME"] = str(tmp_path_factory.mktemp("home"))
-    server = Server(tmp_path_factory.mktemp("served") / "data")
+    server = SharedServer(tmp_path_factory.mktemp("served") / "data")
     server.token = server.start()
     yield World(server)
     server.end()

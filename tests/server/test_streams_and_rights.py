@@ -13,7 +13,7 @@ import pytest
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 from lmvp.client.models import Client
 
@@ -24,7 +24,7 @@ PATIENCE = 15
 """Seconds until a stream without rights has ended; the server looks them up every 2 s."""
 
 
-class Asked(Server):
+class Asked(SharedServer):
     """A server process that is asked over HTTP."""
 
     def __call__(self, method, path, token=None, **options):

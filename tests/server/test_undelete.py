@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 from lmvp import errors
 from lmvp.client.models import Client
@@ -20,7 +20,7 @@ def weights(seed):
 
 @pytest.fixture
 def team(tmp_path, home):
-    server = Server(tmp_path / "data")
+    server = SharedServer(tmp_path / "data")
     server.token = server.start()
     server.root = Client(server.url, server.token)
     for name in ("ada", "grace", "eve"):

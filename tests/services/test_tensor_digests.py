@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 from workshop import ADA, Shop
 
 from lmvp.client.models import Client
@@ -192,7 +192,7 @@ def test_tensors_that_share_many_bytes_are_refused_before_they_are_read(shop, mo
 
 def test_restore_names_versions_with_false_tensor_digests(old, tmp_path):
     old.services.close()
-    server = Server(tmp_path)
+    server = SharedServer(tmp_path)
     try:
         Client(server.url, server.start()).back_up(tmp_path / "backup", progress=False)
     finally:
