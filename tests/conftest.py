@@ -6,9 +6,11 @@ import sys
 from contextlib import suppress
 
 import pytest
-from local_server import LocalServers
+from support.local_server import LocalServers
 
 from lmvp import config, local
+
+pytest_plugins = [f"support.{name}_fixtures" for name in ("link", "runs", "services", "tracking")]
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # by itself, Keras takes TensorFlow, which no test needs
 
@@ -54,7 +56,7 @@ def home(tmp_path, monkeypatch, local_servers):
 @pytest.fixture(autouse=True)
 def in_a_script(request, monkeypatch):
     """Let messages be those of a script, whatever shell of IPython a test of the notebook has left in this process."""
-    if not {"jupyter", "browser"}.intersection(request.path.parts) and "IPython" in sys.modules:
+    if not request.node.get_closest_marker("notebook") and "IPython" in sys.modules:
         monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: None)
         monkeypatch.delattr(sys, "ps1", raising=False)  # a shell of IPython sets it
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 import requests
-from real_server import Server
+from support.real_server import Server
 
 import lmvp
 from lmvp.cli import main

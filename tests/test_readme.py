@@ -27,7 +27,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 NOT_HERE = {
     "make demo ": "it makes its own environment from the network; test_quickstart.py runs the same program, and `make "
     "test` is this suite",
-    "lmvp server --host 0.0.0.0 ": "it needs a second host, with users; tests/commands/test_team.py runs its commands",
+    "lmvp server --host 0.0.0.0 ": "it needs a second host, with users; tests/api/test_team.py runs its commands",
 }
 """The blocks that are not run, by their first words, and the reason."""
 

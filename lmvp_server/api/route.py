@@ -2,7 +2,7 @@
 
 A handler class declares its path and its methods once: `class ModelHandler(Handler, path=…, routes=(Route(…), …))`. The
 limits of the handler, the methods of plain routes, the OpenAPI document and the reference in docs/api.md come from the
-declaration. `tests/server/test_roles.py` has the expected permission of each route and is written by hand.
+declaration. `tests/api/test_roles.py` has the expected permission of each route and is written by hand.
 """
 
 from __future__ import annotations

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ports import reserved_port
+from support.ports import reserved_port
 
 from lmvp import local
 
 TESTS = Path(__file__).parent.parent
-sys.path.insert(0, str(TESTS / "history"))
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -33,6 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.notebook)
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)  # last: playwright keeps a loop running
 
 
@@ -286,7 +286,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 def server(tmp_path_factory):
     sys.path[:0] = [str(TESTS), str(TESTS.parent / "tools")]
     from console_pictures import fill
-    from real_server import Server
+    from support.real_server import Server
 
     from lmvp.client.models import Client
 

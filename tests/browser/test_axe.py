@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from datetime import datetime, timezone
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "history"))
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import sample_history as sample
-from real_server import Server
-from test_diff_data import found, tensor
+from support import sample_history as sample
+from support.real_server import Server
 from test_hard_places import curves
+from unit.test_diff_data import found, tensor
 
 from lmvp.client.models import Client
 from lmvp.core.schemas import Model

@@ -7,7 +7,7 @@ import shutil
 from datetime import datetime, timezone
 
 import pytest
-import sample_history as sample
+from support import sample_history as sample
 
 from lmvp.client.runs import Run
 from lmvp.core.schemas.runs import RunRecord

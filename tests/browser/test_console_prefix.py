@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from ports import reserved_port
+from support.ports import reserved_port
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from console_pictures import Looker, pages

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
+from support import sample_history as sample
 from test_widgets_page import EVIL, calm
+from unit.test_diff_data import blocks, found, tensor
 
 from lmvp.views.diff import Diff
 from lmvp_jupyter.widgets import DiffView
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "history"))
-import sample_history as sample
-from test_diff_data import blocks, found, tensor
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
 

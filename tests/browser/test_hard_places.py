@@ -7,7 +7,7 @@ import re
 from datetime import datetime, timezone
 
 import pytest
-import sample_history as sample
+from support import sample_history as sample
 from test_widgets_page import calm
 
 from lmvp.client.runs import Run

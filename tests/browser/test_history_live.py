@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from waiting import counted
+from support.waiting import counted
 
 FILL = """
 import numpy as np, lmvp

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
-from ports import reserved_port
+from support.ports import reserved_port
 
 TOKEN = "jupyter-token-for-tests"
 

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from waiting import counted
+from support.waiting import counted
 
 MODEL = """
 import lmvp, numpy as np

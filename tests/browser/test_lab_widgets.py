@@ -7,13 +7,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from waiting import counted
+from support.waiting import counted
 
-SAMPLE = Path(__file__).parent.parent / "history"
+SAMPLE = Path(__file__).parent.parent
 
 START = f"""
 import sys; sys.path[:0] = [{str(SAMPLE)!r}, {str(Path(__file__).parent)!r}]
-import sample_history
+from support import sample_history
 from lmvp_jupyter import display
 from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
 display.install(get_ipython())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.waiting import counted
 from test_high_contrast import contrast
-from waiting import counted
 
 from lmvp import config, local
 from lmvp.client.models import Client

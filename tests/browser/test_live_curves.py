@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import nbformat
 import pytest
-from waiting import counted
+from support.waiting import counted
 
 TRAIN = """
 import math, time

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from ports import reserved_port
+from support.ports import reserved_port
 
 import lmvp
 

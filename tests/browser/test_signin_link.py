@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from server.in_process import TOKEN, Served
+from support.in_process import TOKEN, Served
 
 from lmvp.client.console import page_of
 from lmvp.client.models import Client

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import sample_history as sample
+from support import sample_history as sample
 
 from lmvp.core.manifest import Manifest, Tensor
 from lmvp.core.schemas import Amount, Changes

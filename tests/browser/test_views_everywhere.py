@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import requests
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from conftest import Watch
-from real_server import Server
+from support.real_server import Server
 
 CELLS = [
     """

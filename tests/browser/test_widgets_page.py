@@ -8,7 +8,7 @@ import shutil
 from datetime import datetime, timezone
 
 import pytest
-import sample_history as sample
+from support import sample_history as sample
 
 from lmvp import hints
 from lmvp.core.schemas import Layer, Layers, Model
