@@ -295,9 +295,32 @@ def test_soak_sets_every_size():
     sizes = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text("utf-8")
-        names = re.findall(r'\bsize\("([A-Z]+)", \d+\)', text) if "from soak import size" in text else []
+        names = re.findall(r'\bsize\("([A-Z]+)", \d+\)', text) if "from support.soak import size" in text else []
         if names:
             assert "mark.soak" in text, path
         sizes.update(dict.fromkeys(names, path.name))
     assert len(sizes) >= 6
     assert {name for name in sizes if f"LMVP_{name}=" not in recipe} == set()
+
+
+GROUPS = {"unit", "api", "process", "browser", "frameworks"}
+"""The folders of tests, by what their tests need; see CONTRIBUTING.md."""
+
+
+def test_each_test_is_in_a_group():
+    """Tests of the repository itself, for example of its pages, are in tests/."""
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders - {"."} == GROUPS
+
+
+def test_unit_tests_start_no_server():
+    starts = re.compile(r"^from support\.(?:in_process|local_server|real_server) import|\bfind_or_start\(", re.MULTILINE)
+    wrong = [path.name for path in (ROOT / "tests" / "unit").glob("test_*.py") if starts.search(path.read_text("utf-8"))]
+    assert wrong == []
+
+
+def test_moved_tests_are_where_the_table_says():
+    lines = (ROOT / "tests/golden/moved_tests.tsv").read_text("utf-8").splitlines()
+    paths = [line.split("\t") for line in lines if not line.startswith("#")]
+    assert len(paths) > 180
+    assert [new for _, new in paths if not (ROOT / new).is_file()] == []
