@@ -331,6 +331,7 @@ def test_a_manifest_that_is_gone_on_the_server(server, home, tmp_path):
 # -- kills
 
 
+@pytest.mark.server_process
 def test_the_server_is_killed_at_any_point_of_a_backup(home, tmp_path):
     fill(4)
     point, killed = 0, True
@@ -351,6 +352,7 @@ def test_the_server_is_killed_at_any_point_of_a_backup(home, tmp_path):
     assert restored(tmp_path / "backup2", tmp_path / "data2") == restored(folder, tmp_path / "data3")
 
 
+@pytest.mark.server_process
 def test_a_backup_is_killed_before_every_third_step(home, tmp_path):
     fill(2, rows=10)
     lmvp.Client().back_up(tmp_path / "first")
@@ -390,6 +392,7 @@ def last(home, tmp_path):
     return _LAST[home]
 
 
+@pytest.mark.server_process
 def test_a_restore_is_killed_before_every_third_step(home, tmp_path):
     first = {"w": RNG.standard_normal((10, 500)).astype("f4")}
     for weights in (first, tuned(first)):
@@ -423,6 +426,7 @@ def whole(backup, data):
 # -- full disks
 
 
+@pytest.mark.server_process
 def test_a_disk_that_is_full_at_every_write_of_a_backup(home, tmp_path):
     fill(1, rows=10)
     client, number, folder, done = lmvp.Client(), 0, tmp_path / "backup", [0]
@@ -440,6 +444,7 @@ def test_a_disk_that_is_full_at_every_write_of_a_backup(home, tmp_path):
     assert restored(folder, tmp_path / "data") == original(home)
 
 
+@pytest.mark.server_process
 def test_a_disk_that_is_full_at_every_write_of_a_restore(home, tmp_path):
     lmvp.update("d/m", {"w": np.arange(300)})
     lmvp.Client().back_up(tmp_path / "backup")
@@ -459,6 +464,7 @@ def test_a_disk_that_is_full_at_every_write_of_a_restore(home, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["out", "out.tar"])
+@pytest.mark.server_process
 def test_a_disk_that_is_full_at_every_write_of_an_export(home, tmp_path, name):
     fill(2, rows=10)
     number, done, path = 0, [0], tmp_path / "exports" / name
@@ -477,6 +483,7 @@ def test_a_disk_that_is_full_at_every_write_of_an_export(home, tmp_path, name):
 # -- while others work
 
 
+@pytest.mark.server_process
 def test_a_backup_while_pushes_removals_and_collections_go_on(home, tmp_path):
     fill(2)
     stop, failures, pushed = threading.Event(), [], []
@@ -672,6 +679,7 @@ def test_the_records_are_plain_lines(server, tmp_path):
     assert set(rest[-1]) == {"digest"}
 
 
+@pytest.mark.server_process
 def test_one_of_each_is_said_in_the_singular(home, tmp_path, capsys):
     lmvp.update("d/m", {"w": np.zeros(3)})
     main(["backup", str(tmp_path / "backup"), "--no-progress"])
@@ -680,6 +688,7 @@ def test_one_of_each_is_said_in_the_singular(home, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("1 project, 1 version, 2 chunks restored; ")
 
 
+@pytest.mark.server_process
 def test_the_points_of_runs_are_backed_up_and_restored(home, tmp_path):
     with lmvp.start_run("digits", name="kept", params={"lr": 0.1}, system_metrics=False) as run:
         run.log_batch(range(5000), {"loss": np.arange(5000) / 7})
@@ -718,6 +727,7 @@ def restored_values(backup, folder, run):
         services.close()
 
 
+@pytest.mark.server_process
 def test_series_longer_than_a_piece_is_backed_up_and_restored(home, tmp_path, monkeypatch):
     """A run of 10 million points has more than 64 MiB, the limit of a piece; here the limit is 2 MiB."""
     monkeypatch.setattr(backup, "PIECE_LIMIT", 2 << 20)
@@ -728,6 +738,7 @@ def test_series_longer_than_a_piece_is_backed_up_and_restored(home, tmp_path, mo
     assert (restored_values(tmp_path / "copy", tmp_path / "again", run) == values).all()
 
 
+@pytest.mark.server_process
 def test_backup_of_a_server_that_sends_a_series_as_one_piece(home, tmp_path, monkeypatch):
     """A server of an earlier release has no route for a series by itself."""
     run, values = noisy_run(points=100_000)
@@ -778,6 +789,7 @@ def test_damaged_series_of_the_server_is_named_and_its_earlier_copy_kept(tmp_pat
     assert restored_values(tmp_path / "copy", tmp_path / "again", run).tolist() == [0.5]
 
 
+@pytest.mark.server_process
 def test_damaged_points_in_a_backup_are_named(home, tmp_path):
     with lmvp.start_run("digits", name="kept", system_metrics=False) as run:
         run.log({"loss": 1.0})
@@ -790,6 +802,7 @@ def test_damaged_points_in_a_backup_are_named(home, tmp_path):
         restore(tmp_path / "copy", tmp_path / "again")
 
 
+@pytest.mark.server_process
 def test_note_that_is_gone_on_the_server_stays_in_the_backup(server, home, tmp_path):
     folder = tmp_path / "backup"
     server.back_up(folder)
@@ -802,6 +815,7 @@ def test_note_that_is_gone_on_the_server_stays_in_the_backup(server, home, tmp_p
     assert files_below(folder / "notes") == kept
 
 
+@pytest.mark.server_process
 def test_chunks_stay_in_the_backup_while_a_manifest_is_damaged_on_both_sides(server, home, tmp_path):
     """Nobody knows which chunks the version needs, until the manifest is mended."""
     folder = tmp_path / "backup"
