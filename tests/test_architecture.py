@@ -314,8 +314,12 @@ def test_each_test_is_in_a_group():
 
 
 def test_unit_tests_start_no_server():
-    starts = re.compile(r"^from support\.(?:in_process|local_server|real_server) import|\bfind_or_start\(", re.MULTILINE)
-    wrong = [path.name for path in (ROOT / "tests" / "unit").glob("test_*.py") if starts.search(path.read_text("utf-8"))]
+    starts = re.compile(
+        r"^from support\.(?:in_process|local_server|real_server) import|\bfind_or_start\(", re.MULTILINE
+    )
+    wrong = [
+        path.name for path in (ROOT / "tests" / "unit").glob("test_*.py") if starts.search(path.read_text("utf-8"))
+    ]
     assert wrong == []
 
 
