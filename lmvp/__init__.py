@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lmvp._calls import ClientPerCall
 from lmvp.client.models import Client
-from lmvp.client.runs import Run, Runs
 from lmvp.config import logout, set_project
 from lmvp.core.schemas import Alias, Contribution, Version
 from lmvp.errors import (
@@ -61,6 +60,7 @@ from lmvp.errors import (
 )
 from lmvp.views.diff import Diff
 from lmvp.views.history import History
+from lmvp.views.runs import Run, Runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -197,7 +197,7 @@ def active_run() -> ActiveRun | None:
     --------
     >>> lmvp.active_run()  # doctest: +SKIP
     """
-    from lmvp.tracking.active_runs import active
+    from lmvp.tracking.active_run import active
 
     return active()
 

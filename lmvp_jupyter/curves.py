@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.client.runs import Run
 from lmvp.errors import LmvpError
 from lmvp.views import curve_charts as drawing
 from lmvp.views.curves import (
@@ -27,6 +26,7 @@ from lmvp.views.curves import (
     with_epochs,
     with_system,
 )
+from lmvp.views.runs import Run
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget
 
@@ -130,7 +130,7 @@ class CurvesPlot(LiveWidget):
             return
         try:
             asked = {"first": first, "last": last} if first is not None else {}
-            found = runs[0].curves(runs, [*keys, *joined], points=2 * _ROOM, **asked)
+            found = _connected(drawn)[0].curves(_connected(drawn), [*keys, *joined], points=2 * _ROOM, **asked)
         except LmvpError:  # the plot keeps its lines
             return
         finer = lines_of(found.curves, runs, keys)
@@ -139,6 +139,11 @@ class CurvesPlot(LiveWidget):
         before = self.curves
         self.tell(shown, finer, "finer", range=None if first is None else [first, last], section=section)
         self.curves = before
+
+
+def _connected(curves: Curves) -> list[Run]:
+    """Return the runs of curves, which in a notebook can be read again from their server."""
+    return [run for run in curves.runs if isinstance(run, Run)]
 
 
 def _told(curves: Curves, line: Line, group: str) -> dict[str, Any]:
@@ -170,7 +175,7 @@ class Follower:
         self._thread.start()
 
     def _follow(self) -> None:
-        while self._plot.is_open and any(run.status in ("running", "stale") for run in self._plot.curves.runs):
+        while self._plot.is_open and any(run.status in ("running", "stale") for run in _connected(self._plot.curves)):
             time.sleep(_AGAIN)
             try:
                 self._look()
@@ -180,9 +185,10 @@ class Follower:
     def _look(self) -> None:
         """Fetch the runs and their curves, and send them to the view."""
         shown, self._looks = self._plot.curves, self._looks + 1
-        for run in shown.runs:
+        runs = _connected(shown)
+        for run in runs:
             run.refresh()
-        fresh = with_system(shown.runs[0].client, shown.runs, shown.asked, axis=shown.axis)
+        fresh = with_system(runs[0].client, shown.runs, shown.asked, axis=shown.axis)
         if not self._plot.is_open:  # closed during the requests
             return
         self._plot.tell(fresh, fresh.lines)
@@ -277,8 +283,8 @@ def curves_of_feed(run: Run, feed: Feed) -> Curves:
 
 def plot_of(what: Any) -> CurvesPlot | None:
     """Return a plot of curves, a run or several runs; None for other objects."""
-    from lmvp.client.runs import Runs
     from lmvp.tracking.active_run import ActiveRun
+    from lmvp.views.runs import Runs
 
     if isinstance(what, Curves):
         return followed(CurvesPlot(what.of_runs() if isinstance(what, ModelCurves) else what))
@@ -296,6 +302,6 @@ def plot_of(what: Any) -> CurvesPlot | None:
 
 def followed(plot: CurvesPlot) -> CurvesPlot:
     """Start to update a plot if one of its runs is running, and return the plot."""
-    if any(run.status == "running" for run in plot.curves.runs):
+    if any(run.status == "running" for run in _connected(plot.curves)):
         Follower(plot)
     return plot

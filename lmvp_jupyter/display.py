@@ -68,11 +68,11 @@ class Display:
 
     def start(self) -> None:
         """Register with the shell."""
-        from lmvp.client.runs import Run, Runs
         from lmvp.tracking.active_run import ActiveRun
         from lmvp.tracking.start import on_start
         from lmvp.views.curves import Curves, ModelCurves
         from lmvp.views.run_comparison import Comparison
+        from lmvp.views.runs import Run, Runs
         from lmvp_jupyter.live import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
@@ -90,10 +90,10 @@ class Display:
 
     def stop(self) -> None:
         """Undo `start`."""
-        from lmvp.client.runs import Run, Runs
         from lmvp.tracking.active_run import ActiveRun
         from lmvp.views.curves import Curves, ModelCurves
         from lmvp.views.run_comparison import Comparison
+        from lmvp.views.runs import Run, Runs
         from lmvp_jupyter.live import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from lmvp import config, hints
-from lmvp.client.runs import Run, Runs
 from lmvp.core.sanitize import clean, printable
 from lmvp.core.schemas import encode_float
 from lmvp.errors import LmvpError, ServerUnavailable
 from lmvp.views.curves import Curves, ModelCurves
 from lmvp.views.history import History
+from lmvp.views.runs import Run, Runs
 
 _PATIENCE = 2.0
 """Seconds to wait for the name of the account. `lmvp status` must not hang if the server is unreachable."""
@@ -131,9 +131,9 @@ class Status(Table):
 
 def _runs() -> list[tuple[str, str]]:
     """Return the active run of this process, and the number of runs of this machine that have unsent data."""
-    from lmvp.tracking import active_runs, unsent
+    from lmvp.tracking import active_run, unsent
 
-    active, waiting = active_runs.active(), unsent.waiting()
+    active, waiting = active_run.active(), unsent.waiting()
     rows = [("run", f"{active.project}/{active.name}")] if active else []
     return [*rows, ("waiting", f"{waiting} runs; `lmvp sync` delivers them")] if waiting else rows
 

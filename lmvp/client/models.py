@@ -48,17 +48,16 @@ from lmvp.core.schemas import (
 )
 from lmvp.core.validation import Params
 from lmvp.errors import InvalidArgument, InvalidReference, NotFound
-from lmvp.tracking.active_runs import active_in
 from lmvp.transfer.progress import Progress
 from lmvp.views.history import History, check_metric
 
 if TYPE_CHECKING:
     from lmvp.client.console import ConsolePage
-    from lmvp.client.runs import Run
     from lmvp.tracking.active_run import ActiveRun
     from lmvp.views.bisection import Bisection
     from lmvp.views.curves import Curves
     from lmvp.views.run_comparison import Comparison
+    from lmvp.views.runs import Run
 
 T = TypeVar("T")
 PAGE = 1000
@@ -167,6 +166,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         >>> client.push("digits/mlp", model, message="first try", metrics={"val_acc": 0.97})  # doctest: +SKIP
         """
         from lmvp import formats
+        from lmvp.tracking.active_run import active_in
         from lmvp.tracking.provenance import gathering
         from lmvp.transfer import progress as progress_
         from lmvp.transfer.model_cache import Held

@@ -1,18 +1,17 @@
-"""Read access to runs: `Run`, `Runs` and the methods of a client that return them."""
+"""Methods of `Client` that read, change and delete runs."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from lmvp.client._base import BaseClient, model_path
-from lmvp.core.marimo import MarimoDisplay
-from lmvp.core.optional import pandas_module
 from lmvp.core.redaction import redact
 from lmvp.core.references import Reference, check_name, suggest
+from lmvp.core.run_fields import encoded, said
 from lmvp.core.sanitize import escaped, quoted
 from lmvp.core.schemas import Version
 from lmvp.core.schemas.runs import (
@@ -21,10 +20,10 @@ from lmvp.core.schemas.runs import (
     RunEnd,
     RunRecord,
     RunUpdate,
-    Status,
 )
 from lmvp.core.validation import Params
-from lmvp.errors import InvalidArgument, ServerUnavailable
+from lmvp.errors import InvalidArgument, NotFound, ServerUnavailable
+from lmvp.views.runs import Run, Runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,403 +40,6 @@ _VERSIONS, _RUNS_OF_MODEL = 1000, 40
 """Number of versions of a model that are searched for runs, and of runs that are listed; the length of a filter is
 limited.
 """
-
-
-class RunFields(dict[str, Any]):
-    """A dict of params, tags, summary, metrics or environment of a run.
-
-    In params, tags and summary, each change is sent to the server; the other fields are read-only. If the server
-    refuses a change, the dict stays unchanged and the error is raised.
-    """
-
-    def __init__(self, run: Run, field: str, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self._run, self._field = run, field
-
-    def _send(self, given: Mapping[str, Any]) -> None:
-        from lmvp.tracking.run_fields import said
-
-        if self._field not in ("params", "tags", "summary"):
-            hint = "run.log and run.summary add to them" if self._field == "metrics" else None
-            raise InvalidArgument(f"the {self._field} of a run cannot be set", hint=hint)
-        # `said` accepts no None, but in a request None removes a value.
-        removed = {key: None for key, value in given.items() if value is None}
-        changed = {key: value for key, value in given.items() if value is not None}
-        if self._field == "params":
-            self._run.amend(params=given)
-        else:
-            self._run.amend(**{self._field: {**said(self._field, changed), **removed}})
-        # The values of the record, not those of the caller: they are redacted and converted to plain data.
-        super().clear()
-        super().update(getattr(self._run.record, self._field))
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._send({key: value})
-
-    def __delitem__(self, key: str) -> None:
-        if self._field == "params":
-            raise InvalidArgument("a param of a run can be changed, not removed")
-        # A request would succeed for a missing key.
-        self[key]  # raise KeyError as a dict does
-        self._send({key: None})
-
-    def update(self, *others: Any, **more: Any) -> None:
-        """Set several values in one request."""
-        self._send(dict(*others, **more))
-
-    def __ior__(self, other: Any) -> RunFields:  # type: ignore[override,misc]
-        self._send(dict(other))
-        return self
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """Set a value if the key is missing."""
-        if key not in self:
-            self._send({key: default})
-        return self[key]
-
-    def pop(self, key: str, *default: Any) -> Any:
-        """Remove a value and return it."""
-        if key not in self and default:
-            return default[0]
-        value = self[key]
-        del self[key]
-        return value
-
-    def popitem(self) -> tuple[str, Any]:
-        """Remove the last value."""
-        key = next(reversed(self))
-        return key, self.pop(key)
-
-    def clear(self) -> None:
-        """Remove all values."""
-        if self._field == "params":
-            raise InvalidArgument("a param of a run can be changed, not removed")
-        self._send(dict.fromkeys(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as a plain dict; a copy in another process is not connected to the server."""
-        return dict, (dict(self),)
-
-
-class Run(MarimoDisplay):
-    """A run, with the record that the server had when it was read; `refresh` reads it again.
-
-    The name, notes, params, tags and summary can be set, also after the end of the run. Each change is sent to the
-    server at once.
-
-    Parameters
-    ----------
-    client : Tracking
-        The client whose server stores the run.
-    record : RunRecord
-        The record of the run.
-
-    Examples
-    --------
-    >>> run = lmvp.runs("digits", where="status == 'finished'")[0]  # doctest: +SKIP
-    >>> run.metrics["val_acc"], run.notes  # doctest: +SKIP
-    (0.97, '')
-    >>> run.notes = "baseline"  # doctest: +SKIP
-    """
-
-    def __init__(self, client: Tracking, record: RunRecord) -> None:
-        self._client = client
-        self._record = record
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Without this check, a misspelt name, `run.note = "…"`, would look as if it were stored.
-        if not name.startswith("_") and not hasattr(type(self), name):
-            near = suggest(name, [each for each in dir(type(self)) if not each.startswith("_")])
-            raise AttributeError(f"a run has no {name!r}" + (f"; did you mean {near!r}?" if near else ""))
-        super().__setattr__(name, value)
-
-    @property
-    def record(self) -> RunRecord:
-        """The record of the run: all fields, without points."""
-        return self._record
-
-    @property
-    def id(self) -> str:
-        """The id of the run, 32 hex digits."""
-        return self._record.id
-
-    @property
-    def name(self) -> str:
-        """The name of the run; `run.name = "baseline"` renames it."""
-        return self._record.name
-
-    @name.setter
-    def name(self, name: str) -> None:
-        self.amend(name=name)
-
-    @property
-    def notes(self) -> str:
-        """Free text about the run; `run.notes = "too many epochs"` replaces it."""
-        return self._record.notes
-
-    @notes.setter
-    def notes(self, notes: str) -> None:
-        self.amend(notes=notes)
-
-    @property
-    def project(self) -> str:
-        """The project of the run."""
-        return self._record.project
-
-    @property
-    def status(self) -> Status:
-        """`running`, `stale`, `finished`, `failed` or `killed`."""
-        return self._record.status
-
-    @property
-    def params(self) -> Any:
-        """The params; `run.params["lr"] = 0.1` sets one."""
-        return RunFields(self, "params", self._record.params)
-
-    @property
-    def tags(self) -> Any:
-        """The tags; `run.tags.update(by="ada")` sets tags, `del run.tags["by"]` removes one."""
-        return RunFields(self, "tags", self._record.tags)
-
-    @property
-    def summary(self) -> Any:
-        """The values that describe the run as a whole; `run.summary["best"] = 0.97` sets one."""
-        return RunFields(self, "summary", self._record.summary)
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The last value of each metric."""
-        return RunFields(self, "metrics", self.record.metrics)
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """The facts about the origin of the run: user, host, git, Python, packages, command."""
-        return RunFields(self, "environment", self.record.environment)
-
-    @property
-    def versions(self) -> tuple[str, ...]:
-        """References of the versions that the run produced."""
-        return self._record.versions
-
-    @property
-    def url(self) -> str:
-        """The URL of the run's page in the console."""
-        return f"{self._client.url}/p/{quote(self.project)}/-/runs/{quote(self.id)}"
-
-    @property
-    def client(self) -> Tracking:
-        """The client that reads the run."""
-        return self._client
-
-    def curves(self, runs: Iterable[Run], keys: Iterable[str], **how: Any) -> Curves:
-        """Return curves of runs of the same project; see `Client.curves`."""
-        return self._client.curves(self.project, [run.id for run in runs], keys, **how)
-
-    def refresh(self) -> Run:
-        """Read the record from the server again, and return this run."""
-        self._record = self._client.run_record(self.project, self.id)
-        return self
-
-    def keys(self) -> list[KeyRecord]:
-        """Return a record of each metric: last value, number of points, smallest and greatest value.
-
-        Returns
-        -------
-        list of KeyRecord
-            One record for each metric, without its points.
-        """
-        return self._client.metric_keys(self.project, self.id)
-
-    def history(self, keys: Iterable[str] | str | None = None) -> dict[str, npt.NDArray[np.void]]:
-        """Return every point, not a sample.
-
-        Parameters
-        ----------
-        keys : str or iterable of str, optional
-            Metrics. Default: all.
-
-        Returns
-        -------
-        dict of str to array
-            For each metric, a structured array of shape (n,), sorted by step, with the fields `step` (int64), `value`
-            (float64) and `time` (float64, seconds since 1970).
-
-        Raises
-        ------
-        NotFound
-            If the run does not have one of the metrics.
-        IntegrityError
-            If points of the run are missing because a file of the server is damaged.
-
-        Examples
-        --------
-        >>> run.history("train/loss")["train/loss"]["value"].min()  # doctest: +SKIP
-        0.021
-        """
-        return self._client.history_of(self, [keys] if isinstance(keys, str) else keys)
-
-    def to_pandas(self, keys: Iterable[str] | str | None = None) -> Any:
-        """Return every point as a DataFrame.
-
-        Parameters
-        ----------
-        keys : str or iterable of str, optional
-            Metrics. Default: all.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The columns `key`, `step`, `value` and `time` (UTC), one row for each point.
-
-        Raises
-        ------
-        NotFound
-            If the run does not have one of the metrics.
-        IntegrityError
-            If points of the run are missing because a file of the server is damaged.
-        MissingDependency
-            If pandas is not installed.
-
-        Examples
-        --------
-        >>> run.to_pandas("train/loss").plot("step", "value")  # doctest: +SKIP
-        """
-        return frame_of(self.history(keys))
-
-    def amend(self, **changes: Any) -> Run:
-        """Change name, notes, params, tags or summary, and return this run.
-
-        Parameters
-        ----------
-        **changes
-            The keyword arguments of `Client.amend_run`.
-        """
-        self._record = self._client.amend_run(self.project, self.id, **changes).record
-        return self
-
-    def end(self, status: str = "killed") -> Run:
-        """End a run whose process no longer exists, and return this run.
-
-        Parameters
-        ----------
-        status : {"finished", "failed", "killed"}
-            The final status of the run.
-        """
-        self._record = self._client.end_run(self.project, self.id, status)
-        return self
-
-    def delete(self, *, now: bool = False) -> None:
-        """Remove the run and its points. Versions that the run produced stay.
-
-        `restore` undoes the removal while the run is in the trash: 7 days by default.
-
-        Parameters
-        ----------
-        now : bool
-            Delete the run permanently instead of moving it to the trash.
-        """
-        self._client.delete_run(self.project, self.id, now=now)
-
-    def restore(self) -> Run:
-        """Restore the run from the trash, and return it.
-
-        Raises
-        ------
-        NotFound
-            If the run was deleted permanently.
-        """
-        self._record = self._client.restore_run(self.project, self.id).record
-        return self
-
-    def __repr__(self) -> str:
-        from lmvp.core.sanitize import one_line
-
-        return one_line(f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>")
-
-
-class Runs(Sequence[Run]):
-    """Runs of a project, a sequence of `Run`, newest first or in the order that was requested.
-
-    Parameters
-    ----------
-    project : str
-        The project of the runs.
-    runs : sequence of Run
-        The runs.
-    total : int
-        The number of runs that match on the server.
-
-    Attributes
-    ----------
-    project : str
-        The project of the runs.
-    total : int
-        The number of runs that match on the server, including those that a `limit` left out.
-
-    Examples
-    --------
-    >>> runs = lmvp.runs("digits", limit=20)  # doctest: +SKIP
-    >>> runs[0].name, len(runs), runs.total  # doctest: +SKIP
-    ('quiet-wren-44', 20, 137)
-    """
-
-    def __init__(self, project: str, runs: Sequence[Run], total: int) -> None:
-        self.project, self.total = project, total
-        self._runs = list(runs)
-
-    @overload
-    def __getitem__(self, index: int) -> Run: ...
-    @overload
-    def __getitem__(self, index: slice) -> Runs: ...
-    def __getitem__(self, index: int | slice) -> Run | Runs:
-        if isinstance(index, slice):
-            return Runs(self.project, self._runs[index], self.total)
-        return self._runs[index]
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __repr__(self) -> str:
-        from lmvp.core.sanitize import printable
-        from lmvp.views.runs_text import runs_text
-
-        return printable(runs_text(self))
-
-    def _repr_html_(self) -> str:
-        from lmvp.views.runs_text import runs_html
-
-        return runs_html(self)
-
-    def to_pandas(self) -> Any:
-        """Return a DataFrame with one row for each run.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The columns `id`, `name`, `status`, `created_at`, `duration`, `author`, and one for each value, for example
-            `params.lr`, `metrics.val_acc`, `tags.gpu` and `summary.best`.
-
-        Raises
-        ------
-        MissingDependency
-            If pandas is not installed.
-        """
-        pandas = pandas_module()
-        return pandas.DataFrame([_row(run.record) for run in self])
-
-
-def _row(record: RunRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": record.id,
-        "name": record.name,
-        "status": record.status,
-        "created_at": record.created_at,
-        "duration": record.duration,
-        "author": record.author,
-    }
-    for field in ("params", "metrics", "tags", "summary"):
-        row |= {f"{field}.{key}": value for key, value in getattr(record, field).items()}
-    return row
 
 
 class Tracking(BaseClient):
@@ -692,8 +294,6 @@ class Tracking(BaseClient):
         AccessDenied
             If another account started the run and the caller is not a maintainer.
         """
-        from lmvp.tracking.run_fields import encoded, said
-
         given = {"tags": dict(tags or {}), "summary": dict(summary or {})}
         merged = {
             field: {
@@ -779,32 +379,10 @@ class _Taker:
         return taken
 
 
-def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
-    """Return points as a DataFrame with the columns key, step, value and time (UTC)."""
-    pandas = pandas_module()
-    parts = [
-        pandas.DataFrame(
-            {
-                "key": key,
-                "step": rows["step"],
-                "value": rows["value"],
-                "time": pandas.to_datetime(rows["time"], unit="s", utc=True),
-            }
-        )
-        for key, rows in history.items()
-    ]
-    return (
-        pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=["key", "step", "value", "time"])
-    )
-
-
 def _path(project: str, run: str) -> str:
     return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quoted(run)}"
 
 
 def _no_such_metric(key: str, known: list[str]) -> Exception:
-    from lmvp.core.references import suggest
-    from lmvp.errors import NotFound
-
     near = suggest(key, known)
     return NotFound(f"this run has no metric {key[:80]!r}", hint=f"did you mean {near!r}?" if near else None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import lmvp
+from lmvp.core.run_fields import said
 from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp.integrations.publishing import plain_params, publish
-from lmvp.tracking.run_fields import said
 
 try:
     from transformers import TrainerCallback

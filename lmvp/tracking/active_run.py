@@ -17,14 +17,14 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from lmvp import hints
-from lmvp.client.runs import Run
 from lmvp.core.metric_values import floats, step_of, time_of
 from lmvp.core.redaction import redact
+from lmvp.core.run_fields import Said, encoded, readable, reason
 from lmvp.core.run_frames import (
     AUTO,
     END,
@@ -39,24 +39,18 @@ from lmvp.core.schemas.runs import (
     RunUpdate,
 )
 from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable, UserError
-from lmvp.tracking import active_runs, provenance
+from lmvp.tracking import provenance
 from lmvp.tracking.destination import Target, journals
 from lmvp.tracking.journal import Writer, encode, packer
 from lmvp.tracking.monitor import Monitor
-from lmvp.tracking.run_fields import (
-    Said,
-    encoded,
-    readable,
-    reason,
-)
 from lmvp.tracking.sender import Sender, ways_out
 from lmvp.tracking.status import Task, how_it_ended
+from lmvp.views.runs import Run, RunSource
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from lmvp.client.models import Client
     from lmvp.core.schemas import Version
     from lmvp.tracking.journal import Journal
 
@@ -72,6 +66,22 @@ _ERROR_LIMIT = 2000
 """Characters of the error of a run that are stored."""
 SYSTEM_EVERY = 15.0
 """Seconds between two samples of the system metrics."""
+
+
+class RunClient(RunSource, Protocol):
+    """The methods of a client that an `ActiveRun` calls."""
+
+    @property
+    def project(self) -> str:
+        """The current project."""
+
+    @property
+    def fixed_url(self) -> str | None:
+        """The URL that the client was created with; None if the configuration sets it."""
+
+    @property
+    def update(self) -> Callable[..., Version]:
+        """Publish a version."""
 
 
 class ActiveRun(Run):
@@ -91,7 +101,7 @@ class ActiveRun(Run):
 
     def __init__(
         self,
-        client: Client,
+        client: RunClient,
         new: NewRun,
         target: Target,
         cell: str | None = None,
@@ -126,7 +136,7 @@ class ActiveRun(Run):
         self._sender = sender
         for thread in self._threads:
             thread.start()
-        active_runs.begin(self)
+        register(self)
 
     def _sync(self) -> None:
         self._main.journal.sync()
@@ -289,7 +299,7 @@ class ActiveRun(Run):
         >>> run.update("mlp", model, message="epoch 3", metrics={"val_acc": 0.93})  # doctest: +SKIP
         """
         name = model if "/" in model else f"{self.project}/{model}"
-        return self._client.update(name, obj, run=self.id, **options)  # type: ignore[attr-defined,no-any-return]
+        return self._client.update(name, obj, run=self.id, **options)
 
     # -- its record
 
@@ -436,7 +446,7 @@ class ActiveRun(Run):
             end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
             self._main.note(END, end)
             self._main.journal.seal()
-            active_runs.end(self)
+            unregister(self)
             pulse.close()
         for call in self._at_end:
             with suppress(Exception):  # a failing live view must not fail the training
@@ -486,7 +496,7 @@ class ActiveRun(Run):
                 self._late = late
             _warn_of_end(self.name)
             if self._threads is not None:  # otherwise the process that started the run delivers it
-                active_runs.keep(self)
+                keep_undelivered(self)
                 self._sender = sender = self._new_sender(late)
                 with suppress(RuntimeError):  # at interpreter shutdown, no thread starts; the next process delivers it
                     sender.start()
@@ -541,12 +551,14 @@ class ActiveRun(Run):
         self._threads = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"record": self._record, "new": self._new, "target": self._target, "epoch": self._epoch}
+        # The class of the client, because a client has an open connection and a token.
+        client = type(self._client)
+        return {
+            "record": self._record, "new": self._new, "target": self._target, "epoch": self._epoch, "client": client,
+        }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from lmvp.client.models import Client
-
-        self.__dict__.update(_client=Client(state["target"].url), _record=state["record"], _new=state["new"])
+        self.__dict__.update(_client=state["client"](state["target"].url), _record=state["record"], _new=state["new"])
         self.__dict__.update(
             _target=state["target"], _epoch=state["epoch"], _folder=journals() / self.id, _cell=None, _execution=0
         )
@@ -557,6 +569,7 @@ class ActiveRun(Run):
             setattr(self, f"_{name}", Said(self, name, getattr(self._record, name)))
         _living.add(self)
 
+    _client: RunClient
     _told_end = _closed = False
     _sender: Sender | None = None
     _writer: Writer | None
@@ -703,6 +716,54 @@ def _progress(name: str, began: float) -> Callable[[int, int], None]:
     return tell
 
 
+# The runs to which this process logs, newest last. Each operation on the lists is atomic. A lock would block a signal
+# handler that interrupts its holder.
+_runs: list[ActiveRun] = []
+_undelivered: list[ActiveRun] = []
+
+
+def register(run: ActiveRun) -> None:
+    """Add a run, which becomes the active one."""
+    _runs.append(run)
+
+
+def unregister(run: ActiveRun) -> None:
+    """Remove a run; the one before it becomes active again."""
+    with suppress(ValueError):
+        _runs.remove(run)
+
+
+def active() -> ActiveRun | None:
+    """Return the active run of this process, or None."""
+    return next(reversed(_runs.copy()), None)
+
+
+def keep_undelivered(run: ActiveRun) -> None:
+    """Add an ended run that was logged to; it is delivered at the end of the process."""
+    _undelivered.append(run)
+
+
+def undelivered() -> list[ActiveRun]:
+    """Return the ended runs that were logged to."""
+    return list(_undelivered)
+
+
+def forget_undelivered() -> None:
+    """Drop the parent's undelivered runs in a forked process."""
+    _undelivered.clear()
+
+
+def every() -> list[ActiveRun]:
+    """Return all runs to which this process logs."""
+    return list(_runs)
+
+
+def active_in(project: str, url: str) -> str:
+    """Return the id of the active run if it belongs to this project on this server, otherwise an empty text."""
+    run = active()
+    return run.id if run is not None and run.is_of(project, url) else ""
+
+
 _living: weakref.WeakSet[ActiveRun] = weakref.WeakSet()
 _joining = threading.RLock()  # re-entrant: a signal handler may interrupt its holder
 
@@ -711,7 +772,7 @@ def _in_child() -> None:
     global _joining
     # Another thread of the parent may have held the lock during the fork; nobody would release it here.
     _joining = threading.RLock()
-    active_runs.forget_all()
+    forget_undelivered()
     for run in list(_living):
         run.forked()
 

@@ -13,26 +13,23 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from lmvp import config, hints
-from lmvp.client.runs import Run
 from lmvp.core.environment import user
 from lmvp.core.marimo import watch_in_marimo
 from lmvp.core.references import check_name
+from lmvp.core.run_fields import said
 from lmvp.core.sanitize import printable
 from lmvp.core.schemas.runs import NewRun
 from lmvp.core.validation import Params
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
-from lmvp.tracking import active_runs, provenance, unsent
-from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, _record, next_epoch
+from lmvp.tracking import active_run, provenance, unsent
+from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, RunClient, _record, next_epoch
 from lmvp.tracking.destination import Target, journals
-from lmvp.tracking.run_fields import said
 from lmvp.tracking.status import Exit, Task, how_it_ended
-
-if TYPE_CHECKING:
-    from lmvp.client.models import Client
+from lmvp.views.runs import Run
 
 Watcher = Callable[[ActiveRun], object]
 _watchers: list[Watcher] = []
@@ -40,7 +37,7 @@ _exit: Exit | None = None
 
 
 def start_run(
-    client: Client,
+    client: RunClient,
     project: str | None = None,
     *,
     name: str | None = None,
@@ -140,7 +137,7 @@ def _project_of(resume: str | Run | None) -> str | None:
     return resume.project if isinstance(resume, Run) else None
 
 
-def _resumed(client: Client, project: str, resume: str | Run) -> dict[str, Any]:
+def _resumed(client: RunClient, project: str, resume: str | Run) -> dict[str, Any]:
     """Return the id, name and attempt of a run that is resumed."""
     known = resume.record if isinstance(resume, Run) else None
     # The earlier object ends first, so that its journal is sealed before the next attempt starts.
@@ -176,7 +173,7 @@ def _left_here(run: str) -> tuple[str, str]:
 
 def _end_earlier(cell: str | None, execution: int) -> None:
     """End the runs that an earlier execution of this cell started; those of the same execution stay open."""
-    for run in active_runs.every():
+    for run in active_run.every():
         # docs/runs.md, "Notebooks": runs of one execution stay open side by side.
         if cell is not None and run.cell == cell and run.execution < execution:
             run.finish()
@@ -208,7 +205,7 @@ def _hook() -> None:
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        for run in active_runs.every():
+        for run in active_run.every():
             run.finish(*how_it_ended(error))
         before(kind, error, trace)
 
@@ -218,9 +215,9 @@ def _hook() -> None:
 def _end_all() -> None:
     """End the runs that are still active when the process ends."""
     error = sys.exc_info()[1]  # set if multiprocessing ends a process whose function raised
-    for run in active_runs.every():
+    for run in active_run.every():
         run.finish(*(how_it_ended(error) if error is not None else _how_it_ends(run)))
-    for run in active_runs.undelivered():
+    for run in active_run.undelivered():
         run.deliver_late()
 
 
@@ -268,7 +265,7 @@ def random_name() -> str:
 
     Examples
     --------
-    >>> len(made_up().split("-"))
+    >>> len(random_name().split("-"))
     3
     """
     return f"{secrets.choice(_ADJECTIVES.split())}-{secrets.choice(_ANIMALS.split())}-{1 + secrets.randbelow(99)}"

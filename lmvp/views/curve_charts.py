@@ -22,7 +22,7 @@ from lmvp.core.sanitize import (
 )
 from lmvp.core.schemas import decode_float, encode_float
 from lmvp.views import layer_strip
-from lmvp.views.runs_text import duration, status
+from lmvp.views.runs import duration, status
 
 if TYPE_CHECKING:
     from lmvp.views.curves import Curves, Line, ModelCurves

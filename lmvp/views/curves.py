@@ -14,9 +14,9 @@ from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerError
 
 if TYPE_CHECKING:
     from lmvp.client.models import Client
-    from lmvp.client.runs import Run
     from lmvp.views.history import History
     from lmvp.views.run_comparison import Comparison
+    from lmvp.views.runs import Run, RunView
 
 POINTS = 1000
 """Maximum number of drawn points of a curve."""
@@ -84,7 +84,7 @@ class Curves(MarimoDisplay):
 
     Attributes
     ----------
-    runs : list of Run
+    runs : list of RunView
         The runs, in the order of their colours.
     lines : list of Line
         The curves: one for each run and metric.
@@ -100,7 +100,7 @@ class Curves(MarimoDisplay):
         The metrics that the caller named.
     """
 
-    runs: list[Run]
+    runs: list[RunView]
     lines: list[Line]
     hidden: int = 0
     smooth: int = 0
@@ -254,7 +254,7 @@ def curves_of(
     return with_system(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
 
 
-def with_system(client: Source, runs: Sequence[Run], keys: Sequence[str] = (), **how: Any) -> Curves:
+def with_system(client: Source, runs: Sequence[RunView], keys: Sequence[str] = (), **how: Any) -> Curves:
     """Return the curves of runs; without `keys`, `Curves.system` has the system metrics too."""
     found = of_runs(client, runs, keys, **how)
     if runs and not keys:
@@ -262,14 +262,14 @@ def with_system(client: Source, runs: Sequence[Run], keys: Sequence[str] = (), *
     return found
 
 
-def _of_machine(client: Source, runs: Sequence[Run]) -> Curves | None:
+def _of_machine(client: Source, runs: Sequence[RunView]) -> Curves | None:
     found = of_runs(client, runs, system=True, points=SYSTEM_POINTS, axis="time")
     return found if found.lines else None
 
 
 def of_runs(
     client: Source,
-    runs: Sequence[Run],
+    runs: Sequence[RunView],
     keys: Sequence[str] = (),
     *,
     system: bool = False,
@@ -305,14 +305,14 @@ def of_runs(
     return Curves(list(runs), lines_of(found, runs, each), hidden, asked=tuple(keys), **how)
 
 
-def _epochs(client: Source, runs: Sequence[Run]) -> list[Curve]:
+def _epochs(client: Source, runs: Sequence[RunView]) -> list[Curve]:
     try:
         return [*client.curves(runs[0].project, [run.id for run in runs], [EPOCH], points=POINTS).curves]
     except NotFound:  # no run has a metric `epoch`
         return []
 
 
-def lines_of(curves: Sequence[Curve], runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
+def lines_of(curves: Sequence[Curve], runs: Sequence[RunView], keys: Sequence[str]) -> list[Line]:
     """Convert the curves of a response to lines, in the order of the keys; add the epoch to curves by steps."""
     numbers = {run.id: number for number, run in enumerate(runs)}
     epochs = {
@@ -353,7 +353,7 @@ def with_epochs(line: Line, epochs: Line) -> Line:
     return replace(line, axis=axis.tolist())
 
 
-def _some_keys(client: Source, runs: Sequence[Run], *, system: bool) -> tuple[tuple[str, ...], int]:
+def _some_keys(client: Source, runs: Sequence[RunView], *, system: bool) -> tuple[tuple[str, ...], int]:
     """Return the metrics to draw by default (training or system metrics), and the number of those left out."""
     keys: dict[str, None] = {}  # an ordered set
     for run in runs:

@@ -13,7 +13,7 @@ from lmvp.core.environment import commit_of, packages_of
 from lmvp.core.sanitize import clean, one_line, printable
 from lmvp.core.schemas.runs import RunRecord
 from lmvp.views._text import Column, table
-from lmvp.views.runs_text import duration, status, value
+from lmvp.views.runs import duration, status, value
 
 _BEST = "★"
 

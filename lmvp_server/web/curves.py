@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import msgspec
 
-from lmvp.client.runs import Run
 from lmvp.core.schemas.runs import Curves as CurvesRecord
 from lmvp.core.schemas.runs import KeyRecord, RunRecord
 from lmvp.views.curves import SYSTEM, Curves, of_runs
+from lmvp.views.runs import RecordedRun
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.metrics import Asked, as_curves
 from lmvp_server.services.paging import Page
-
-if TYPE_CHECKING:
-    from lmvp.client.runs import Tracking
 
 _KEYS = 1000  # metrics of a run that are read at most
 
@@ -57,9 +54,7 @@ def curves_of(
     NotFound
         If none of the runs has one of the metrics.
     """
-    # `Run` expects a client. `Source` has the methods of it that curves use.
-    source = Source(services, caller, first, last)
-    return of_runs(source, [Run(cast("Tracking", source), one) for one in records], keys, **how)
+    return of_runs(Source(services, caller, first, last), [RecordedRun(one) for one in records], keys, **how)
 
 
 def has_system(services: Services, caller: Caller, runs: Iterable[RunRecord]) -> bool:

@@ -12,7 +12,7 @@ from lmvp.core import number_format
 from lmvp.core.sanitize import clean
 from lmvp.core.schemas import decode_float
 from lmvp.core.schemas.runs import RunRecord
-from lmvp.views.runs_text import value
+from lmvp.views.runs import value
 
 COLUMNS = 6
 """The number of columns that are shown by default."""

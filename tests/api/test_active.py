@@ -18,7 +18,7 @@ import pytest
 import lmvp
 from lmvp import errors
 from lmvp.core.run_frames import AUTO
-from lmvp.tracking import active_run, active_runs
+from lmvp.tracking import active_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -649,7 +649,7 @@ def test_a_run_can_be_pickled_and_is_the_same_run(begin):
     copy.log({"x": 1.0})
     assert AUTO < 0
     assert run not in [None, copy]
-    assert active_runs.active() is run
+    assert active_run.active() is run
 
 
 def test_secrets_do_not_leave_the_process(begin):

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import lmvp
 from lmvp import errors
 from lmvp.cli import main
-from lmvp.client.runs import Run
 from lmvp.core.columns import Columns
 from lmvp.core.downsample import reduced
 from lmvp.core.run_frames import (
@@ -27,6 +26,7 @@ from lmvp.tracking.feed import ROOM, Feed
 from lmvp.views import curve_charts as drawing
 from lmvp.views.curves import Curves, Line
 from lmvp.views.run_comparison import Comparison
+from lmvp.views.runs import Run
 
 AT = datetime(2026, 11, 26, tzinfo=timezone.utc)
 

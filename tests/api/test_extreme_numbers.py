@@ -11,7 +11,6 @@ import pytest
 from support.in_process import TOKEN, Served
 
 from lmvp.client.models import Client
-from lmvp.client.runs import Run
 from lmvp.core import number_format
 from lmvp.core.schemas import Amount, Layer
 from lmvp.core.schemas.runs import RunRecord
@@ -29,6 +28,7 @@ from lmvp.views.diff_json import diff_data
 from lmvp.views.history_json import history_data, plot_data
 from lmvp.views.metric_plot import plot_svg
 from lmvp.views.run_comparison import Comparison
+from lmvp.views.runs import Run
 from lmvp.views.version_json import showing_data
 from lmvp_server.web import run_charts, run_tables, svg_marks
 from lmvp_server.web.axes import Axis

@@ -20,7 +20,7 @@ def ip(home):
     shell = InteractiveShell()
     shell.run_line_magic("load_ext", "lmvp_jupyter")
     yield shell
-    for run in lmvp.tracking.active_runs.every():
+    for run in lmvp.tracking.active_run.every():
         run.finish()
     shell.run_line_magic("unload_ext", "lmvp_jupyter")
     shell.history_manager.end_session()

@@ -12,8 +12,8 @@ from support.in_process import TOKEN, Served
 import lmvp
 from lmvp.cli import main
 from lmvp.client.models import Client
-from lmvp.client.runs import Run
 from lmvp.core.schemas.runs import RunRecord
+from lmvp.views.runs import Run
 
 AT = datetime(2026, 11, 26, tzinfo=timezone.utc)
 URL = re.compile(r"https?://[^\s\"'<>)]+")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmvp.client.runs import Run
 from lmvp.core import number_format
 from lmvp.core.schemas.runs import RunRecord
 from lmvp.views import curve_charts as drawing
 from lmvp.views.curves import Curves, Line
+from lmvp.views.runs import Run
 from lmvp_jupyter.bundle import static
 from lmvp_jupyter.curves import CurvesPlot
 

@@ -10,10 +10,10 @@ import pytest
 from support import sample_history as sample
 from test_widgets_page import calm
 
-from lmvp.client.runs import Run
 from lmvp.core.schemas.runs import RunRecord
 from lmvp.views.curves import Curves, Line
 from lmvp.views.history import History
+from lmvp.views.runs import Run
 from lmvp_jupyter.widgets import CurvesPlot, HistoryTable
 
 AT = datetime(2026, 11, 26, tzinfo=timezone.utc)

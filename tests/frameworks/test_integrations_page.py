@@ -22,7 +22,7 @@ BLOCKS = {
 def names(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield {"lmvp": lmvp}
-    for run in lmvp.tracking.active_runs.every():
+    for run in lmvp.tracking.active_run.every():
         run.finish()
 
 

@@ -17,7 +17,7 @@ def model(home):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse", metrics=["mae"])
     yield model
-    for run in lmvp.tracking.active_runs.every():
+    for run in lmvp.tracking.active_run.every():
         run.finish()
 
 

@@ -54,7 +54,7 @@ def trainer(home, tmp_path):
         return pl.Trainer(logger=logger, callbacks=[checkpoint], **{**defaults, **options})
 
     yield make
-    for run in lmvp.tracking.active_runs.every():
+    for run in lmvp.tracking.active_run.every():
         run.finish()
 
 

@@ -47,7 +47,7 @@ def train(home, tmp_path, monkeypatch):
         return trainer
 
     yield run
-    for each in lmvp.tracking.active_runs.every():
+    for each in lmvp.tracking.active_run.every():
         each.finish()
 
 

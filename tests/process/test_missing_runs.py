@@ -31,7 +31,7 @@ def place(served, home, monkeypatch, request):
     monkeypatch.setenv("LMVP_URL", served.url)
     monkeypatch.setenv("LMVP_TOKEN", token)
     yield Place(served, project, name)
-    for run in list(lmvp.tracking.active_runs.every()):
+    for run in list(lmvp.tracking.active_run.every()):
         run.finish()
 
 

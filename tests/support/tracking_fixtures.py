@@ -17,7 +17,7 @@ def server(request, home, tmp_path, monkeypatch):
     monkeypatch.setenv("LMVP_TOKEN", server.start())
     monkeypatch.setenv("LMVP_URL", server.url)
     yield server
-    for run in list(lmvp.tracking.active_runs.every()):
+    for run in list(lmvp.tracking.active_run.every()):
         run.finish()
     if not needs_process:
         server.kill()
@@ -29,9 +29,9 @@ def server(request, home, tmp_path, monkeypatch):
 @pytest.fixture
 def begin(home):
     """Begins runs on this machine's server; what is left of them ends with the test."""
-    from lmvp.tracking import active_runs
+    from lmvp.tracking import active_run
 
     yield lambda project="digits", **options: lmvp.start_run(project, **{"system_metrics": False, **options})
-    for run in active_runs.every():
+    for run in active_run.every():
         run.finish()
     local.stop()

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 import lmvp
-from lmvp.client.runs import Run
 from lmvp.core import schemas
 from lmvp.core.schemas import runs as run_records
 from lmvp.errors import InvalidArgument
 from lmvp.views.bisection import Bisection, Trial
 from lmvp.views.run_comparison import Comparison
+from lmvp.views.runs import Run
 from lmvp.views.version import Showing
 
 RECORDS = sorted(

@@ -12,7 +12,7 @@ from lmvp.core.environment import commit_of, packages_of
 from lmvp.core.sanitize import clean
 from lmvp.core.schemas.runs import RunEnd, RunRecord, RunUpdate
 from lmvp.errors import InvalidArgument, LmvpError
-from lmvp.views import runs_text as write
+from lmvp.views import runs as write
 from lmvp.views.curve_charts import curves_data, curves_html
 from lmvp.views.curves import Curves as Drawn
 from lmvp.views.run_comparison import Comparison

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -15,9 +15,6 @@ from lmvp.core.sanitize import escaped_text
 from lmvp.core.schemas import encode_float
 from lmvp.core.validation import as_mapping, leaves, mapping
 from lmvp.errors import InvalidArgument, LmvpError
-
-if TYPE_CHECKING:
-    from lmvp.tracking.active_run import ActiveRun
 
 KEY_LIMIT: Final = 250
 """Largest length of the name of a param, a tag or an entry of the summary, in characters."""
@@ -29,10 +26,17 @@ record, 1 MiB.
 _OBJECT_LIMIT = 10_000
 
 
+class FieldSender(Protocol):
+    """An active run, as far as its fields need it."""
+
+    def say(self, **said: Any) -> None:
+        """Send changes of fields to the server."""
+
+
 class Said(MutableMapping[str, Any]):
     """Params, tags or summary of an active run, as a mapping; each change is sent to the server."""
 
-    def __init__(self, run: ActiveRun, field: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, run: FieldSender, field: str, values: Mapping[str, Any]) -> None:
         self._run, self._field, self._values = weakref.proxy(run), field, dict(values)
 
     def __getitem__(self, key: str) -> Any:
