@@ -130,7 +130,7 @@ def push(
     line = _Line(name, show)
 
     def work() -> Version:
-        line.say("looking what is there already")
+        line.say("checking which data the server has")
         try:
             version = update(name, taken, progress=line.far, **fields)
         except LmvpError as error:
@@ -141,7 +141,7 @@ def push(
             line.say(f"failed: {type(error).__name__}: {error}")
             raise
         _lineage.hand_on(taken, obj)  # the new version is the parent of the next push of the object
-        line.say("; ".join([f"{version.reference} is there, {size(version.sent)} sent", *moves(version)]))
+        line.say("; ".join([f"{version.reference} was published, {size(version.sent)} sent", *moves(version)]))
         return version
 
     return PendingPush(name, _pool.submit(work), line)

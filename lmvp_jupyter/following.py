@@ -79,7 +79,7 @@ class Followed:
         """Show once that the server is unreachable and when the table was last updated."""
         if not self._lost:
             since = f"{datetime.now(timezone.utc):%H:%M} UTC"
-            self.table.send({"kind": "server", "words": f"{error.message}; this is what it had at {since}"})
+            self.table.send({"kind": "server", "words": f"{error.message}; the table shows the state of {since}"})
         self._lost = True
 
     def _say_back(self) -> None:

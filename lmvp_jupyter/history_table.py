@@ -137,12 +137,12 @@ class HistoryTable(LiveWidget):
     def _pull(self, message: dict[str, Any]) -> str:
         reference, name = self._reference(message.get("key")), str(message.get("name") or "")
         if not name.isidentifier():
-            raise InvalidArgument(f"{name[:40]!r} is no name of a variable", hint="letters, digits and _, as `model`")
+            raise InvalidArgument(
+                f"{name[:40]!r} is not a valid name of a variable", hint="letters, digits and _, as `model`"
+            )
         shell = _shell()
         if shell is None:
-            raise InvalidArgument(
-                "there is no notebook to keep a variable in", hint=pull_code(self._version(reference))
-            )
+            raise InvalidArgument("a variable can be set only in a notebook", hint=pull_code(self._version(reference)))
         shell.user_ns[name] = self.history.client.download(reference)
         return f"{name} is {reference}"
 
@@ -175,7 +175,7 @@ class HistoryTable(LiveWidget):
         for row in self.data["rows"]:
             if row["key"] == key:
                 return str(row["reference"])
-        raise InvalidArgument("that version is not on show any more", hint="choose it again")
+        raise InvalidArgument("the table no longer shows this version", hint="select it again")
 
 
 COLUMNS = 12

@@ -145,7 +145,7 @@ class NotebookHost:
     def keep(self, name: str, value: Any) -> None:
         """Assign a variable of the notebook."""
         if not name.isidentifier():
-            raise InvalidArgument(f"{name!r} is no name of a variable", hint="`--to FOLDER` pulls files")
+            raise InvalidArgument(f"{name!r} is not a valid name of a variable", hint="`--to FOLDER` pulls files")
         self._shell.user_ns[name] = value
 
     def push_later(

@@ -21,7 +21,7 @@ SENTENCES: Mapping[str, str] = {
     "version.prune": "pruned {}",
     "version.undelete": "restored {}",
     "version.purge": "deleted {} permanently",
-    "model.create": "made {}",
+    "model.create": "created {}",
     "model.amend": "changed the settings of {}",
     "model.remove": "removed {}",
     "model.undelete": "restored {}",
@@ -35,7 +35,7 @@ SENTENCES: Mapping[str, str] = {
     "contribution.withdraw": "withdrew {}",
     "contribution.comment": "commented on {}",
     "contribution.purge": "deleted the files of {} permanently",
-    "run.start": "began run {}",
+    "run.start": "started run {}",
     "run.resume": "resumed run {}",
     "run.rewind": "rewound run {}",
     "run.end": "ended run {}",
@@ -43,7 +43,7 @@ SENTENCES: Mapping[str, str] = {
     "run.remove": "removed run {}",
     "run.undelete": "restored run {}",
     "run.purge": "deleted run {} permanently",
-    "project.create": "made the project {}",
+    "project.create": "created the project {}",
     "project.change": "changed the settings of the project {}",
     "project.remove": "removed the project {}",
     "project.undelete": "restored the project {}",
@@ -52,7 +52,7 @@ SENTENCES: Mapping[str, str] = {
     "member.remove": "removed a member: {}",
     "group.set": "changed the group {}",
     "group.remove": "removed the group {}",
-    "invitation.create": "made an invitation: {}",
+    "invitation.create": "created an invitation: {}",
     "invitation.revoke": "revoked an invitation: {}",
     "invitation.end": "ended an invitation: {}",
     "user.add": "added the account {}",
@@ -62,10 +62,10 @@ SENTENCES: Mapping[str, str] = {
     "server.token": "replaced {}",
     "device.approve": "approved the login of a device: {}",
     "device.deny": "denied the login of a device: {}",
-    "token.create": "made a token: {}",
+    "token.create": "created a token: {}",
     "token.revoke": "revoked a token: {}",
     "session.begin": "signed in from {}",
-    "session.link": "made a sign-in link to {}",
+    "session.link": "created a sign-in link to {}",
     "session.end": "signed out: {}",
     "session.fail": "failed to sign in: {}",
     "webhook.add": "added a webhook: {}",
@@ -77,7 +77,7 @@ SENTENCES: Mapping[str, str] = {
     "server.compact": "compacted {}",
     "server.repair": "verified and repaired {}",
     "server.restore": "restored {}",
-    "backup.begin": "began the backup {}",
+    "backup.begin": "started the backup {}",
     "backup.end": "ended the backup {}",
     "event.damaged": "recorded an event that is damaged: {}",
 }
@@ -165,7 +165,7 @@ def _moved(event: dict[str, Any], root: str) -> str:
     name = f'<span class="alias">{escape(clean(alias))}</span>'
     number = event.get("after")
     if not number:
-        return f"took {name} away from {_link(model, root)}"
+        return f"removed {name} from {_link(model, root)}"
     return f"moved {name} to {_link(f'{model}@v{number}', root)}"
 
 

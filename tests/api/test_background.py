@@ -40,7 +40,7 @@ def test_a_push_goes_on_with_the_weights_as_they_were(ip):
     assert second.result(30).parents[0].number == 1
     assert lmvp.download("digits/mlp@v1")["w"].sum() == 0
     assert lmvp.download("digits/mlp@v2")["w"].sum() == 1000
-    assert "digits/mlp@v2 is there" in repr(second)
+    assert "digits/mlp@v2 was published" in repr(second)
     assert lmvp.update("digits/mlp", weights, message="third").parents[0].number == 2
 
 

@@ -133,7 +133,7 @@ def test_a_token_is_made_shown_once_and_revoked(server):
     assert post(grace, "account", do="revoke", token=token).ok
     with pytest.raises(Exception, match="not known"):
         Client(server.url, secret).me()
-    assert "no number of days" in post(grace, "account", do="make_token", name="x", days="soon").text
+    assert "not a number of days" in post(grace, "account", do="make_token", name="x", days="soon").text
 
 
 def test_a_password_is_changed_by_who_knows_the_old_one(server):

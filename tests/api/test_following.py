@@ -61,7 +61,10 @@ def test_a_server_that_is_gone_is_said_and_its_return_too(server):
     shown, said = table()
     until(lambda: shown._followed._mark is not None)
     server.kill()
-    until(lambda: any(message.get("kind") == "server" and "what it had at" in message["words"] for message in said), 60)
+    until(
+        lambda: any(message.get("kind") == "server" and "shows the state of" in message["words"] for message in said),
+        60,
+    )
     assert shown.data["total"] == 1
     server.start()
     until(lambda: said[-1] == {"kind": "server", "words": ""}, 60)

@@ -134,7 +134,7 @@ def test_the_story_of_a_team_through_pages_alone(server, people):
         "ada commented on mlp c1",
         "grace proposed mlp c1",
         "ada published mlp v1",
-        "ada made mlp",
+        "ada created mlp",
     ]
     assert ada.wrong == grace.wrong == []
 

@@ -63,7 +63,7 @@ def test_no_sentence_is_left_of_an_action_that_is_gone():
     [
         ("version.import", "digits/cnn@v4", 'root imported <a href="../p/digits/cnn@v4">cnn v4</a>'),
         ("server.gc", "all projects", "root deleted unreferenced data of all projects"),
-        ("backup.begin", "0a1b2c3d", "root began the backup 0a1b2c3d"),
+        ("backup.begin", "0a1b2c3d", "root started the backup 0a1b2c3d"),
         ("session.fail", "grace", "root failed to sign in: grace"),
         ("webhook.enable", "digits to hooks.example.org", "root enabled a webhook: digits to hooks.example.org"),
         ("run.rewind", RUN, f'root rewound run <a href="../p/digits/-/runs/{"a" * 32}">aaaaaaaa</a>'),

@@ -53,7 +53,7 @@ class AccountPage(ConsolePage):
         """Create a token. Only this response shows its secret."""
         days = fields.get("days", "").strip()
         if days and not (days.isascii() and days.isdigit() and len(days) < 6):
-            raise InvalidArgument(f"{days[:20]!r} is no number of days", hint="90, or nothing: it does not expire")
+            raise InvalidArgument(f"{days[:20]!r} is not a number of days", hint="90, or nothing: it does not expire")
         asked = MakeToken(
             name=fields.get("name", "").strip(),
             expires_days=int(days) if days else None,

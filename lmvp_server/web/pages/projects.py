@@ -117,7 +117,7 @@ class MembersPage(ProjectTabPage):
         """Create an invitation. Only this response shows its link."""
         days = fields.get("days", "7")
         if not (days.isascii() and days.isdigit() and len(days) < 4):
-            raise InvalidArgument(f"{days[:20]!r} is no number of days", hint="7, say")
+            raise InvalidArgument(f"{days[:20]!r} is not a number of days", hint="7, say")
         asked = Invite(project=project, role=fields.get("role", ""), days=int(days))
         made = self.services.invitations.create(self.caller, asked)
         # Not stored on the server, and shown only in the response to this POST.

@@ -161,12 +161,12 @@ class ServerSettingsPage(AdminPage):
         return [
             ("Release", lmvp.__version__, ""),
             ("Data folder", str(server.data), "--data"),
-            ("Listens on", server.host, "--host, --port"),
-            ("Is called", server.public_url or "as it listens", "--public-url"),
-            ("Keeps what is removed", f"{days:g} days" if days else "not at all", "--keep-removed"),
+            ("Host", server.host, "--host, --port"),
+            ("Public URL", server.public_url or "none", "--public-url"),
+            ("Trash is kept for", f"{days:g} days" if days else "no time", "--keep-removed"),
             ("Open pushes per account", f"{server.push_limits.count:,}", "--open-pushes"),
             ("Bytes of open pushes per account", number_format.size(server.push_limits.size), "--open-push-bytes"),
-            ("Webhooks may go to", ", ".join(targets) or "nowhere", "--webhook-to"),
-            ("Signs in at", (provider.name or provider.issuer) if provider else "no provider of OpenID", "--openid"),
-            ("Ends without use after", f"{idle:g} s" if idle else "never", "--idle"),
+            ("Allowed webhook hosts", ", ".join(targets) or "none", "--webhook-to"),
+            ("OpenID provider", (provider.name or provider.issuer) if provider else "none", "--openid"),
+            ("Stops when idle for", f"{idle:g} s" if idle else "never", "--idle"),
         ]
