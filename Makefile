@@ -8,12 +8,14 @@ PIP := $(BIN)/python tools/pip_progress.py -c constraints.txt
 FLOOR := 90
 JOBS ?= auto
 TORCH := 2.13.0
+# Tests of the repository that make an environment, build a wheel or run all blocks of the pages.
+SLOW_PAGES := test_readme test_quickstart test_wheel
 LABEXTENSION := $(VENV)/share/jupyter/labextensions/lmvp
 LOCKED := dev docs demo lightning transformers gpu bench audit
 
-.PHONY: help demo test coverage shuffle soak lab lint docs fix browser bench screenshots wheel lock audit licences clean
+.PHONY: help demo check test coverage shuffle soak lab lint docs fix browser bench screenshots wheel lock audit licences clean
 help:
-	@echo "make demo | test | coverage | shuffle | soak | lab | lint | docs | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
+	@echo "make demo | check | test | coverage | shuffle | soak | lab | lint | docs | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
 
 $(VENV)/.made:
 	@echo "making an environment in $(VENV)"
@@ -49,8 +51,14 @@ lab: $(VENV)/.demo
 	@echo "the notebook is a copy, build/lab/quickstart.ipynb; its models are in build/lab/home (make clean deletes both)"
 	LMVP_HOME=$(CURDIR)/build/lab/home $(BIN)/jupyter lab build/lab/quickstart.ipynb
 
-test: $(VENV)/.test
+# Everything but the long matrices of `make soak`; `lint` comes first, so that a mistake of style fails at once.
+test: lint
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
+
+# The loop of development: the tests without a server, and those with a server in a thread of the test process.
+check: lint
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 \
+		tests/unit tests/api $(wildcard tests/test_*.py) $(SLOW_PAGES:%=--ignore=tests/%.py) lmvp lmvp_server lmvp_jupyter
 
 # The same tests, and the share of lines that they run. Tracing the lines needs half as much processor time again.
 coverage: $(VENV)/.test
