@@ -102,10 +102,6 @@ SERVER_SHARES = ("lmvp.core", "lmvp.views", "lmvp.errors", "lmvp.hints", "lmvp.a
 """Packages that the server shares with the client."""
 
 EXCEPTIONS = {
-    "lmvp.views.bisection -> lmvp.client.models",
-    "lmvp.views.curves -> lmvp.client.models",
-    "lmvp.views.history -> lmvp.client.models",
-    "lmvp.views.version -> lmvp.client.details",
     "lmvp_server.__main__ -> lmvp.config",
 }
 """Imports against the layers that still exist. The list only gets shorter."""

@@ -21,7 +21,7 @@ from lmvp.core.schemas import (
 )
 from lmvp.errors import NotAuthenticated, NotFound
 from lmvp.transfer.progress import LONG, Progress, following
-from lmvp.views.diff import Diff
+from lmvp.views.diff import Diff, diff_of
 
 if TYPE_CHECKING:
     from lmvp.core.manifest import Manifest
@@ -66,13 +66,7 @@ class Looking(Housekeeping):
         progress_.check(progress)
         first = self.version(before)
         second = self.version(_beside(first, after))
-        old, new = self._manifest(first), self._manifest(second)
-        changes = self._changes(first, second, progress)
-
-        def spread(tensors: Sequence[str]) -> Histograms:
-            return self.histograms(second.reference, tensors, against=f"{first.model}@{first.name}")
-
-        return Diff.between(first, second, old, new, changes, spread if changes else None)
+        return diff_of(self, first, second, self._changes(first, second, progress))
 
     def show(self, name: str) -> Showing:
         """Return the details of a version: tensors, metrics, params, environment, parents and children.
@@ -98,7 +92,7 @@ class Looking(Housekeeping):
         """
         from lmvp.views.version import show
 
-        return show(self, name)
+        return show(self, self.version(name))
 
     def model(self, name: str) -> Model:
         """Return the record of a model.

@@ -6,17 +6,14 @@ loop or in the command line therefore share one implementation.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from lmvp.core.references import Reference
 from lmvp.core.schemas import Version
 from lmvp.core.validation import accepted
 from lmvp.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from lmvp.client.models import Client
 
 Verdict = Literal["good", "bad", "skip"]
 _Question = TypeVar("_Question")
@@ -134,14 +131,28 @@ def _halving(count: int) -> Generator[int, Verdict, list[int]]:
     return list(range(good + 1, bad + 1))
 
 
+class LineSource(Protocol):
+    """The methods of a client that a search calls."""
+
+    @property
+    def project(self) -> str:
+        """The project of names that contain no project."""
+
+    def version(self, name: str, /) -> Version:
+        """Return a version."""
+
+    def show_history(self, name: str, /, *, limit: int | None) -> Iterable[Version]:
+        """Return the versions of a model."""
+
+
 def bisect(
-    client: Client, name: str, good: str, bad: str, judge: Callable[[Version], tuple[Verdict, str]]
+    client: LineSource, name: str, good: str, bad: str, judge: Callable[[Version], tuple[Verdict, str]]
 ) -> Bisection:
     """Search the versions between a good and a bad version; see `Client.bisect`."""
     return answered(trying(client, name, good, bad), judge)
 
 
-def trying(client: Client, name: str, good: str, bad: str) -> Generator[Version, tuple[Verdict, str], Bisection]:
+def trying(client: LineSource, name: str, good: str, bad: str) -> Generator[Version, tuple[Verdict, str], Bisection]:
     """Yield the versions to test, receive the verdict and the reason of each, and return the result."""
     line = line_between(client, name, good, bad)
     trials: list[Trial] = []
@@ -175,7 +186,7 @@ def following(search: Generator[_Question, Any, _Result], answer: object = None)
         return end.value  # type: ignore[no-any-return]
 
 
-def line_between(client: Client, name: str, good: str, bad: str) -> list[Version]:
+def line_between(client: LineSource, name: str, good: str, bad: str) -> list[Version]:
     """Return the versions from the good to the bad version along first parents, both included.
 
     Raises

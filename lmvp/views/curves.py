@@ -8,15 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmvp.core.marimo import MarimoDisplay
-from lmvp.core.schemas.runs import Curve, KeyRecord
-from lmvp.core.schemas.runs import Curves as CurvesRecord
+from lmvp.core.schemas.runs import Curve
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerError
+from lmvp.views._source import CurveSource
 
 if TYPE_CHECKING:
-    from lmvp.client.models import Client
     from lmvp.views.history import History
     from lmvp.views.run_comparison import Comparison
-    from lmvp.views.runs import Run, RunView
+    from lmvp.views.runs import Run, Runs, RunView
 
 POINTS = 1000
 """Maximum number of drawn points of a curve."""
@@ -36,18 +35,6 @@ SYSTEM = "system/"
 """Prefix of the system metrics: CPU, memory, network, GPU."""
 EPOCH = "epoch"
 """Name of the metric in which training libraries log the epoch. It is offered as an X axis beside step and time."""
-
-
-class Source(Protocol):
-    """Source of curves: a client, or the services of the server."""
-
-    def curves(
-        self, project: str, runs: Iterable[str], keys: Iterable[str] = (), *, points: int = 1000, axis: str = "step"
-    ) -> CurvesRecord:
-        """Return curves of several runs and metrics."""
-
-    def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
-        """Return the records of the metrics of a run: number of points, newest point and range."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +217,21 @@ def _prefix(line: Line) -> str:
     return line.key.rpartition("/")[0]
 
 
+class NamedSource(CurveSource, Protocol):
+    """A source that finds runs and models by their names."""
+
+    def run(self, project: str | None = None, run: str | None = None, /) -> Run:
+        """Return a run."""
+
+    def runs(self, project: str | None = None, /, *, limit: int | None = 200) -> Runs:
+        """Return the runs of a project or a model."""
+
+    def show_history(self, name: str, /) -> History:
+        """Return the versions of a model or a project."""
+
+
 def curves_of(
-    client: Client,
+    client: NamedSource,
     names: Sequence[str],
     keys: Iterable[str] = (),
     *,
@@ -254,7 +254,7 @@ def curves_of(
     return with_system(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
 
 
-def with_system(client: Source, runs: Sequence[RunView], keys: Sequence[str] = (), **how: Any) -> Curves:
+def with_system(client: CurveSource, runs: Sequence[RunView], keys: Sequence[str] = (), **how: Any) -> Curves:
     """Return the curves of runs; without `keys`, `Curves.system` has the system metrics too."""
     found = of_runs(client, runs, keys, **how)
     if runs and not keys:
@@ -262,13 +262,13 @@ def with_system(client: Source, runs: Sequence[RunView], keys: Sequence[str] = (
     return found
 
 
-def _of_machine(client: Source, runs: Sequence[RunView]) -> Curves | None:
+def _of_machine(client: CurveSource, runs: Sequence[RunView]) -> Curves | None:
     found = of_runs(client, runs, system=True, points=SYSTEM_POINTS, axis="time")
     return found if found.lines else None
 
 
 def of_runs(
-    client: Source,
+    client: CurveSource,
     runs: Sequence[RunView],
     keys: Sequence[str] = (),
     *,
@@ -305,7 +305,7 @@ def of_runs(
     return Curves(list(runs), lines_of(found, runs, each), hidden, asked=tuple(keys), **how)
 
 
-def _epochs(client: Source, runs: Sequence[RunView]) -> list[Curve]:
+def _epochs(client: CurveSource, runs: Sequence[RunView]) -> list[Curve]:
     try:
         return [*client.curves(runs[0].project, [run.id for run in runs], [EPOCH], points=POINTS).curves]
     except NotFound:  # no run has a metric `epoch`
@@ -353,7 +353,7 @@ def with_epochs(line: Line, epochs: Line) -> Line:
     return replace(line, axis=axis.tolist())
 
 
-def _some_keys(client: Source, runs: Sequence[RunView], *, system: bool) -> tuple[tuple[str, ...], int]:
+def _some_keys(client: CurveSource, runs: Sequence[RunView], *, system: bool) -> tuple[tuple[str, ...], int]:
     """Return the metrics to draw by default (training or system metrics), and the number of those left out."""
     keys: dict[str, None] = {}  # an ordered set
     for run in runs:
@@ -362,7 +362,7 @@ def _some_keys(client: Source, runs: Sequence[RunView], *, system: bool) -> tupl
     return tuple(plain[:KEYS]), max(0, len(plain) - KEYS)
 
 
-def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
+def named_runs(client: NamedSource, names: Sequence[str]) -> list[Run]:
     """Return the runs with the names `[project/]run`; a name without a project uses the project of the name before."""
     found, project = [], None
     for name in names:
@@ -372,7 +372,7 @@ def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
     return found
 
 
-def metrics_of(client: Client, names: Sequence[str], keys: Sequence[str] = (), **how: Any) -> Curves:
+def metrics_of(client: NamedSource, names: Sequence[str], keys: Sequence[str] = (), **how: Any) -> Curves:
     """Return the curves of runs, a model or a project; see `Client.metrics`.
 
     If a run and a model have the same name, the run is used.
@@ -388,7 +388,7 @@ def metrics_of(client: Client, names: Sequence[str], keys: Sequence[str] = (), *
     return curves_of(client, names, keys, **how)
 
 
-def _is_run(client: Client, name: str) -> bool:
+def _is_run(client: NamedSource, name: str) -> bool:
     project, _, last = name.rpartition("/")
     try:
         return bool(last) and bool(client.run(project or None, last))
@@ -396,7 +396,7 @@ def _is_run(client: Client, name: str) -> bool:
         return False
 
 
-def _of_project(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
+def _of_project(client: NamedSource, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
     """Return the curves of the newest runs of a project; without runs, the metrics of its models."""
     runs = client.runs(history.title, limit=NEWEST_RUNS)
     if runs:
@@ -406,7 +406,7 @@ def _of_project(client: Client, history: History, keys: Sequence[str], how: dict
     return ModelCurves([], [], charts=tuple(wanted[:MODEL_CHARTS]) or ((history, next(iter(keys), None)),), **how)
 
 
-def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
+def _of_model(client: NamedSource, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
     """Return the metrics over the versions of a model, and the curves of the newest runs that produced them."""
     from lmvp.views.history import check_metric
 
@@ -432,7 +432,7 @@ def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[s
     )
 
 
-def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -> Comparison:
+def compare_runs(client: NamedSource, names: Sequence[str], *, every: bool = False) -> Comparison:
     """Compare the params, tags, summary and last metrics of runs; see `Client.compare`.
 
     Raises

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
+import msgspec
+
 from lmvp.core.layers import group_of, is_counter, layer_of, sum_amounts
 from lmvp.core.manifest import File, Manifest, Tensor
 from lmvp.core.marimo import MarimoDisplay
@@ -21,6 +23,7 @@ from lmvp.core.schemas import (
     Layer,
     Version,
 )
+from lmvp.views._source import VersionSource
 
 SpreadOf = Callable[[Sequence[str]], Histograms]
 """Fetches histograms of the tensors with these names, before and after."""
@@ -246,6 +249,29 @@ class Diff(MarimoDisplay):
 def _relative(tensor: TensorChange) -> float | None:
     """Return the relative change of a tensor; None for a counter, whose change would exceed that of all weights."""
     return tensor.amount.relative if tensor.amount is not None and not tensor.is_counter else None
+
+
+def diff_of(
+    source: VersionSource, before: Version, after: Version, changes: Changes | None, limit: int | None = None
+) -> Diff:
+    """Read two versions and compare them.
+
+    Parameters
+    ----------
+    changes : Changes, optional
+        The amount of change of each tensor, if it was measured.
+    limit : int, optional
+        Maximum number of tensors of each version to compare. Default: all.
+    """
+
+    def spread(tensors: Sequence[str]) -> Histograms:
+        return source.histograms(after.reference, tensors, against=f"{before.model}@{before.name}")
+
+    old, new = (
+        manifest if limit is None else msgspec.structs.replace(manifest, tensors=manifest.tensors[:limit])
+        for manifest in (source.manifest(before), source.manifest(after))
+    )
+    return Diff.between(before, after, old, new, changes, spread if changes else None)
 
 
 def axis_of(tensors: Iterable[TensorChange]) -> list[tuple[Layer, list[TensorChange]]]:

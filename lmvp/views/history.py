@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
 from lmvp.core.marimo import MarimoDisplay
 from lmvp.core.references import suggest
-from lmvp.core.schemas import Layers, Version
+from lmvp.core.schemas import Alias, Layers, Version
 from lmvp.errors import InvalidArgument, LmvpError, NotFound
+from lmvp.views._source import Source
 from lmvp.views.diff import Diff, FileChange, TensorChange, ValueChange
-
-if TYPE_CHECKING:
-    from lmvp.client.models import Client
 
 __all__ = ["Diff", "FileChange", "History", "LayersOf", "TensorChange", "ValueChange"]
 
@@ -35,6 +33,25 @@ DEFAULT_PROTECTED = ("production",)
 
 SHOWN = 200
 """Maximum number of rows of a widget, and of versions whose layer strips are fetched."""
+
+
+class HistoryClient(Source, Protocol):
+    """The methods of a client that a history and its widget call."""
+
+    def last_event(self, project: str) -> str:
+        """Return the digest of the newest event of a project."""
+
+    @property
+    def alias(self) -> Callable[..., Alias]:
+        """Point an alias at a version."""
+
+    @property
+    def diff(self) -> Callable[..., Diff]:
+        """Compare two versions."""
+
+    @property
+    def download(self) -> Callable[..., Any]:
+        """Download the object of a version."""
 
 
 class History(MarimoDisplay, Sequence[Version]):
@@ -88,7 +105,7 @@ class History(MarimoDisplay, Sequence[Version]):
         metric: str | None = None,
         pages: Pages | None = None,
         first: int = 0,
-        client: Client | None = None,
+        client: HistoryClient | None = None,
         protected: ProtectedOf | None = None,
     ) -> None:
         self._versions = tuple(versions)
@@ -179,7 +196,7 @@ class History(MarimoDisplay, Sequence[Version]):
         return self._part(versions, total, first)
 
     @property
-    def client(self) -> Client:
+    def client(self) -> HistoryClient:
         """The client that fetched these versions.
 
         Raises

@@ -20,6 +20,7 @@ from lmvp.core.sanitize import clean, one_line, printable
 from lmvp.core.schemas.runs import Curves, KeyRecord, RunRecord, Status
 from lmvp.core.validation import Params
 from lmvp.errors import InvalidArgument
+from lmvp.views._source import CurveSource
 from lmvp.views._text import Column, table
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _LONGEST = 10**4300
 """The integer from which `str` raises an error: Python limits the conversion to 4,300 digits."""
 
 
-class RunSource(Protocol):
+class RunSource(CurveSource, Protocol):
     """The methods of a client that a `Run` calls."""
 
     @property
@@ -43,9 +44,6 @@ class RunSource(Protocol):
 
     def run_record(self, project: str, run: str) -> RunRecord:
         """Return the record of a run."""
-
-    def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
-        """Return a record of each metric of a run."""
 
     def curves(
         self,

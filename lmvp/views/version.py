@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmvp.core.layers import group_of, layer_of
 from lmvp.core.manifest import File, Tensor
@@ -19,10 +19,8 @@ from lmvp.core.schemas import (
     Model,
     Version,
 )
+from lmvp.views._source import VersionSource
 from lmvp.views.diff import SpreadOf
-
-if TYPE_CHECKING:
-    from lmvp.client.details import Looking
 
 
 @dataclass(frozen=True)
@@ -129,23 +127,22 @@ def count(shape: Sequence[int]) -> int:
     return total
 
 
-def show(client: Looking, name: str) -> Showing:
-    """Return the details of a version; see `Client.show`."""
-    version = client.version(name)
-    manifest = client.manifest(version)
-    children, grown = client.children(version)
+def show(source: VersionSource, version: Version, layers: Layers | None = None) -> Showing:
+    """Read the details of a version; see `Client.show`. `layers` is its layer strip, if it is known."""
 
     def spread(tensors: Sequence[str]) -> Histograms:
-        return client.histograms(version.reference, tensors)
+        return source.histograms(version.reference, tensors)
 
+    manifest = source.manifest(version)
+    children, grown = source.children(version)
     return Showing(
         version,
-        client.model(f"{version.project}/{version.model}"),
+        source.model(f"{version.project}/{version.model}"),
         manifest.tensors,
         manifest.files,
-        client.parent(version),
-        client.layers(version),
-        client.amounts(version),
+        source.parent(version),
+        source.layers(version) if layers is None else layers,
+        source.amounts(version),
         tuple(children),
         grown,
         spread,

@@ -7,34 +7,13 @@ from typing import Any
 
 import msgspec
 
-from lmvp.core.schemas.runs import Curves as CurvesRecord
-from lmvp.core.schemas.runs import KeyRecord, RunRecord
+from lmvp.core.schemas.runs import RunRecord
 from lmvp.views.curves import SYSTEM, Curves, of_runs
 from lmvp.views.runs import RecordedRun
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
-from lmvp_server.services.metrics import Asked, as_curves
 from lmvp_server.services.paging import Page
-
-_KEYS = 1000  # metrics of a run that are read at most
-
-
-class Source:
-    """Data source for `lmvp.views.curves` that reads from the services with the rights of one caller."""
-
-    def __init__(self, services: Services, caller: Caller, first: float | None, last: float | None) -> None:
-        self._services, self._caller, self._range = services, caller, (first, last)
-
-    def curves(
-        self, project: str, runs: Iterable[str], keys: Iterable[str] = (), *, points: int = 1000, axis: str = "step"
-    ) -> CurvesRecord:
-        """Return curves of several runs and metrics."""
-        asked = Asked(tuple(runs), tuple(keys), points, *self._range, axis)
-        return as_curves(self._services.metrics.curves(self._caller, project, asked))
-
-    def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
-        """Return the state of each metric of a run."""
-        return list(self._services.metrics.keys(self._caller, project, run, "", Page(_KEYS))["items"])
+from lmvp_server.web.source import ServiceSource
 
 
 def curves_of(
@@ -54,7 +33,9 @@ def curves_of(
     NotFound
         If none of the runs has one of the metrics.
     """
-    return of_runs(Source(services, caller, first, last), [RecordedRun(one) for one in records], keys, **how)
+    return of_runs(
+        ServiceSource(services, caller, first=first, last=last), [RecordedRun(one) for one in records], keys, **how
+    )
 
 
 def has_system(services: Services, caller: Caller, runs: Iterable[RunRecord]) -> bool:

@@ -10,7 +10,7 @@ from lmvp.errors import NotFound
 from lmvp.views.metric_plot import plot_html
 from lmvp.views.snippets import pull_code
 from lmvp_server.services.paging import Page
-from lmvp_server.web import histories, versions
+from lmvp_server.web import histories
 from lmvp_server.web.pages.base import (
     ConsolePage,
     Fields,
@@ -19,6 +19,7 @@ from lmvp_server.web.pages.base import (
     see_that_it_is_unchanged,
 )
 from lmvp_server.web.rendering import Job
+from lmvp_server.web.source import record
 from lmvp_server.web.widget_embed import island
 
 
@@ -51,7 +52,7 @@ class ModelPage(ConsolePage):
     def _pull(self, project: str, model: str) -> dict[str, str]:
         """Return code that pulls the newest version, for each environment; empty without a version."""
         try:
-            newest = versions.record(self.services.versions.version(self.caller, project, model, "latest"))
+            newest = record(self.services.versions.version(self.caller, project, model, "latest"))
         except NotFound:
             return {}
         return {

@@ -17,12 +17,14 @@ from lmvp.views import _text
 from lmvp.views.diff import cells_of
 from lmvp.views.diff_json import diff_data
 from lmvp.views.snippets import comment, pull_code
+from lmvp.views.version import show
 from lmvp.views.version_json import showing_data
 from lmvp_server.services.files import parts
 from lmvp_server.services.paging import Page
 from lmvp_server.web import code, versions
 from lmvp_server.web.pages.base import ConsolePage, Fields, PageContext
 from lmvp_server.web.rendering import Job
+from lmvp_server.web.source import ServiceSource, record
 from lmvp_server.web.widget_embed import island
 
 CHOICES = 200
@@ -65,7 +67,7 @@ class DiffPage(ConsolePage):
 
     def _parent(self, project: str, model: str, revision: str) -> str:
         """Return the first parent of a version, or without parents the version before it."""
-        found = versions.record(self.services.versions.version(self.caller, project, model, revision))
+        found = record(self.services.versions.version(self.caller, project, model, revision))
         if found.parents:
             return f"{model}@{found.parents[0].digest}"
         return f"{model}@v{max(1, found.number - 1)}"
@@ -79,16 +81,17 @@ class VersionPage(ConsolePage):
     def context(self, project: str, model: str, revision: str) -> PageContext:  # type: ignore[override]
         """Return the facts of a version, its origin, its changes and its files."""
         services, caller = self.services, self.caller
+        source = ServiceSource(services, caller)
         fields: dict[str, Any]
         deleted = services.contributions.deleted(caller, project, model, revision)
         if deleted is not None:
-            version = versions.record(deleted["version"])
+            version = record(deleted["version"])
             fields = {"version": version, "may": self.rights(version.project), "layers": None}
             return "contribution.html", {**fields, **self._contribution(version)}
         found = services.versions.version(caller, project, model, revision)
-        version = versions.record(found)
+        version = record(found)
         _, manifest = services.versions.content(caller, project, model, revision)
-        strip = versions.layers(services, caller, version)
+        strip = source.layers(version)
         fields = {
             "version": version,
             "may": self.rights(version.project),
@@ -100,15 +103,14 @@ class VersionPage(ConsolePage):
         }
         if version.status:
             return "contribution.html", {**fields, **self._contribution(version)}
-        children = services.versions.children(caller, project, model, revision, Page(20))["items"]
         limit = versions.tensors_limit(caller)
         # The page shows at most `limit` tensors, and states it if there are more.
-        showing = versions.showing(services, caller, version, strip)
+        showing = show(source, version, strip)
         there = f"{self.root}p/{version.project}/{version.model}@{version.name}/-/histograms"
         told = {**showing_data(versions.shown_part(showing, limit), card=False), "only": "tensors"}
         return "version.html", {
             **fields,
-            "children": children,
+            "children": showing.children,
             "parameters": showing.parameters,
             "cut": limit if len(showing.tensors) > limit else 0,
             "tensors": island(self.root, "model", told, "", histograms=there) if manifest.tensors else "",
@@ -130,7 +132,7 @@ class VersionPage(ConsolePage):
         about = services.catalog.model(caller, project, model)
         try:
             found = services.versions.version(caller, project, model, "latest")
-            newest: VersionRecord | None = versions.record(found)
+            newest: VersionRecord | None = record(found)
         except NotFound:
             newest = None
         return {
@@ -188,7 +190,7 @@ class FilePage(ConsolePage):
     def context(self, project: str, model: str, revision: str, path: str) -> PageContext:  # type: ignore[override]
         """Return a file as text, or a notice if it is not a text file."""
         services = self.services
-        version = versions.record(services.versions.version(self.caller, project, model, revision))
+        version = record(services.versions.version(self.caller, project, model, revision))
         space, file = services.files.file(self.caller, project, model, revision, path)
         end = min(file.size, code.LIMIT)
         data = b"".join(services.files.read(space, part) for part in parts(file.chunks, 0, end))
