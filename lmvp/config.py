@@ -28,6 +28,7 @@ import msgspec
 
 from lmvp.core import files
 from lmvp.core.references import check_name
+from lmvp.core.server_file import data_home
 from lmvp.errors import DamagedFile, InvalidArgument
 
 DEFAULT_PROJECT = "default"
@@ -54,25 +55,6 @@ class Credentials(msgspec.Struct, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return f"<Credentials for {', '.join(self.tokens) or 'nowhere'}>"
-
-
-def data_home() -> Path:
-    """Return the data folder of the server of this machine: `LMVP_HOME`, or the user data folder of the platform.
-
-    Raises
-    ------
-    InvalidArgument
-        If `LMVP_HOME` begins with `~name`, and no user has this name.
-    """
-    home = os.environ.get("LMVP_HOME")
-    if home:
-        try:
-            return Path(home).expanduser().absolute()
-        except RuntimeError:
-            raise InvalidArgument(f"LMVP_HOME is {home!r}, and nobody here is called so", hint=_FILE_HINT) from None
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("lmvp", appauthor=False))
 
 
 def config_home() -> Path:

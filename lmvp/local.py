@@ -29,7 +29,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from lmvp import config
 from lmvp.core import files, server_file
 from lmvp.core.schemas import Health
 from lmvp.core.server_file import LOCK, LOG, START_LOCK, ServerFile
@@ -87,7 +86,7 @@ class Local:
 
 def connection() -> Local:
     """Return the server of this machine. The first call finds or starts it; `forget` clears the result."""
-    home = config.data_home()
+    home = server_file.data_home()
     if home not in _known:
         _known[home] = find_or_start(home)
     return _known[home]
@@ -109,7 +108,7 @@ def find_or_start(home: Path | None = None) -> Local:
     StorageReadOnly, StorageFull, InvalidArgument
         If the folder cannot be used.
     """
-    folder = config.data_home() if home is None else home
+    folder = server_file.data_home() if home is None else home
     return find(folder) or _start(folder)
 
 
@@ -161,7 +160,7 @@ def stop(home: Path | None = None) -> bool:
     """
     from filelock import Timeout
 
-    folder = config.data_home() if home is None else home
+    folder = server_file.data_home() if home is None else home
     local = find(folder)
     if local is None:
         return False

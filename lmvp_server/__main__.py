@@ -28,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     ready = _detach() if options.detach else None
 
-    from lmvp import config
+    from lmvp.core import server_file
     from lmvp_server import app
     from lmvp_server.services.push_quota import PushLimits
     from lmvp_server.services.webhook_allowlist import Targets
     from lmvp_server.settings import Settings, checked_public_url
 
     settings = Settings(
-        options.data or config.data_home(),
+        options.data or server_file.data_home(),
         options.host,
         options.port,
         public_url=options.public_url and checked_public_url(options.public_url),

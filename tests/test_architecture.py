@@ -101,11 +101,6 @@ LAYERS = {
 SERVER_SHARES = ("lmvp.core", "lmvp.views", "lmvp.errors", "lmvp.hints", "lmvp.archive")
 """Packages that the server shares with the client."""
 
-EXCEPTIONS = {
-    "lmvp_server.__main__ -> lmvp.config",
-}
-"""Imports against the layers that still exist. The list only gets shorter."""
-
 
 def modules_of(package):
     """Return the path of each module of a package, by its name."""
@@ -127,7 +122,7 @@ def test_imports_follow_the_layers():
     for module in modules_of("lmvp_server"):
         shared = {target for target in targets_of(ours, module) if below(target, ["lmvp"]) and target != "lmvp"}
         against |= {f"{module} -> {target}" for target in shared if not below(target, SERVER_SHARES)}
-    assert against == EXCEPTIONS
+    assert against == set()
 
 
 def targets_of(ours, module):

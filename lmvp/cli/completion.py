@@ -23,6 +23,7 @@ from lmvp.cli.parser import (
     verbs_of,
 )
 from lmvp.client.models import Client
+from lmvp.core import server_file
 from lmvp.errors import InvalidArgument, LmvpError, MissingDependency
 
 SHELLS = ("bash", "zsh", "fish")
@@ -52,7 +53,7 @@ def known_names() -> list[str]:
     The list is empty if no server is configured and the local server is not running.
     """
     # A client would start the local server, and pressing Tab must not start a process.
-    if config.server_url() is None and local.find(config.data_home()) is None:
+    if config.server_url() is None and local.find(server_file.data_home()) is None:
         return []
     client, found = Client(), []
     for project in client.projects()[:20]:  # at most 20 projects and 200 models each: a shell waits for the answer

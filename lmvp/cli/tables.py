@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from lmvp import config, hints
+from lmvp.core import server_file
 from lmvp.core.sanitize import clean, printable
 from lmvp.core.schemas import encode_float
 from lmvp.errors import LmvpError, ServerUnavailable
@@ -180,7 +181,7 @@ def _server() -> tuple[str, str, str, ServerUnavailable | None]:
         return f"{url} (no token; `lmvp login {url}` gets one)", f"{url}/", account, None
     from lmvp import local
 
-    home = config.data_home()
+    home = server_file.data_home()
     try:
         found = local.find(home)
     except ServerUnavailable as error:

@@ -17,7 +17,7 @@ import msgspec
 
 from lmvp import config
 from lmvp.connection import Address, Connection, own_connection
-from lmvp.core import digest, validation
+from lmvp.core import digest, server_file, validation
 from lmvp.core import manifest as manifests
 from lmvp.core.manifest import Manifest
 from lmvp.core.manifest_validation import check_manifest
@@ -223,7 +223,7 @@ def _connect(address: Address | None) -> Connection:
     All clients of the process share the connection and its sockets.
     """
     # The process id is part of the key: after a fork, the child must not use the sockets of its parent.
-    key = os.getpid(), address or config.data_home()
+    key = os.getpid(), address or server_file.data_home()
     if key not in _connections:
         _connections[key] = own_connection(address)
     return _connections[key]

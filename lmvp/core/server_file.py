@@ -9,6 +9,7 @@ time to detect whether the server still runs.
 from __future__ import annotations
 
 import hmac
+import os
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from lmvp.core import files
-from lmvp.errors import IntegrityError
+from lmvp.errors import IntegrityError, InvalidArgument
 
 NAME = "server.json"
 LOCK, START_LOCK, LOG = "lock", "start.lock", "server.log"
@@ -30,6 +31,26 @@ HEARTBEAT = 30.0
 
 _SILENT = 600.0
 """Seconds without an update after which a server on another machine counts as stopped."""
+
+
+def data_home() -> Path:
+    """Return the data folder of the server of this machine: `LMVP_HOME`, or the user data folder of the platform.
+
+    Raises
+    ------
+    InvalidArgument
+        If `LMVP_HOME` begins with `~name`, and no user has this name.
+    """
+    home = os.environ.get("LMVP_HOME")
+    if home:
+        try:
+            return Path(home).expanduser().absolute()
+        except RuntimeError:
+            hint = "set LMVP_HOME to a folder of yours"
+            raise InvalidArgument(f"LMVP_HOME is {home!r}, and nobody here is called so", hint=hint) from None
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("lmvp", appauthor=False))
 
 
 class ServerFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import msgspec
 
 from lmvp import config
 from lmvp.connection import Address, Connection, own_connection
-from lmvp.core import files
+from lmvp.core import files, server_file
 
 NAME = "target.json"
 
@@ -71,7 +71,7 @@ def _check(target: Target) -> str:
 
 def journals() -> Path:
     """Return the folder of all journals of the current user."""
-    return config.data_home() / "journals"
+    return server_file.data_home() / "journals"
 
 
 def files_in(folder: Path, suffix: str = ".journal") -> list[Path]:

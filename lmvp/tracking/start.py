@@ -104,7 +104,7 @@ def _run_address(project: str, run: str, url: str | None) -> str:
     if url is None:
         from lmvp.core import server_file
 
-        said = server_file.read(config.data_home())
+        said = server_file.read(server_file.data_home())
         url = said.url if said is not None and said.here and not said.rebooted else ""
     return f"{url}/p/{quote(project, safe='')}/-/runs/{quote(run, safe='')}" if url else ""
 

@@ -8,7 +8,7 @@ import pytest
 
 import lmvp
 from lmvp.cli import main
-from lmvp.config import data_home
+from lmvp.core.server_file import data_home
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 import lmvp
-from lmvp.config import data_home
+from lmvp.core.server_file import data_home
 
 torch = pytest.importorskip("torch")
 datasets = pytest.importorskip("sklearn.datasets")

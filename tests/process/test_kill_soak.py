@@ -219,7 +219,7 @@ def _is_clean():
     client = lmvp.Client()
     assert client.check().problems == ()
     for project in client.projects():
-        home = local.config.data_home() / "staging" / project.id
+        home = local.server_file.data_home() / "staging" / project.id
         for push in home.glob("*"):
             os.utime(push, (0, 0))  # as if a day had passed: nobody will go on with these
     client.collect_garbage()

@@ -82,7 +82,7 @@ class LocalServers:
 
     def stop(self, home: Path | None = None) -> bool:
         """Stand in for `local.stop`; the server of a child process is ended as usual."""
-        folder = local.config.data_home() if home is None else home
+        folder = local.server_file.data_home() if home is None else home
         server = self._servers.pop(folder, None)
         if server is None:
             return self._stop_process(home)
