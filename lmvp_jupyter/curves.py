@@ -13,19 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmvp.errors import LmvpError
-from lmvp.views import curve_charts as drawing
-from lmvp.views.curves import (
-    EPOCH,
-    KEYS,
-    SYSTEM,
-    SYSTEM_POINTS,
-    Curves,
-    Line,
-    ModelCurves,
-    lines_of,
-    with_epochs,
-    with_system,
-)
+from lmvp.views import curves as drawing
+from lmvp.views.curve_queries import KEYS, SYSTEM, SYSTEM_POINTS, lines_of, with_epochs, with_system
+from lmvp.views.curves import EPOCH, Curves, Line, ModelCurves
 from lmvp.views.runs import Run
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget

@@ -14,9 +14,8 @@ import traitlets
 from lmvp import hints
 from lmvp.core.schemas import Version
 from lmvp.errors import InvalidArgument, LmvpError, ProtectedAlias
-from lmvp.views import history_json as render_data
-from lmvp.views.diff_json import diff_data
-from lmvp.views.history import SHOWN, History
+from lmvp.views.diff import diff_data
+from lmvp.views.history import SHOWN, History, history_data
 from lmvp.views.snippets import pull_code
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.following import Followed, follow
@@ -81,7 +80,7 @@ class HistoryTable(LiveWidget):
 
     def _data(self) -> dict[str, Any]:
         plain = not self._asked.get("where") and not self._asked.get("order")
-        return {**render_data.history_data(self.history, self._columns, plain=plain), "asked": self._asked}
+        return {**history_data(self.history, self._columns, plain=plain), "asked": self._asked}
 
     # -- requests of the view
 

@@ -15,7 +15,7 @@ import msgspec
 import traitlets
 
 from lmvp.errors import LmvpError
-from lmvp.views.diff import SpreadOf
+from lmvp.views.changes import SpreadOf
 from lmvp_jupyter.display import mode
 
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -6,9 +6,8 @@ from typing import Any
 
 from lmvp.core.sanitize import printable
 from lmvp.errors import InvalidArgument
-from lmvp.views import history_json as render_data
 from lmvp.views.history import History
-from lmvp.views.metric_plot import plot_html, plot_svg
+from lmvp.views.metric_plot import plot_data, plot_html, plot_svg
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget
 
@@ -48,7 +47,7 @@ class MetricsPlot(LiveWidget):
 
     def __init__(self, history: History, metric: str | None = None, **traits: Any) -> None:
         self.history = history
-        super().__init__(data=render_data.plot_data(history, metric), **traits)
+        super().__init__(data=plot_data(history, metric), **traits)
 
     def static(self) -> dict[str, str]:
         """Return the plot as text, HTML and SVG."""

@@ -6,10 +6,8 @@ from typing import Any
 
 from lmvp.client.console import ConsolePage
 from lmvp.errors import LmvpError
-from lmvp.views.diff import Diff
-from lmvp.views.diff_json import diff_data
-from lmvp.views.version import Showing
-from lmvp.views.version_json import showing_data
+from lmvp.views.diff import Diff, diff_data
+from lmvp.views.version import Showing, showing_data
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget, tell_spread
 

@@ -50,7 +50,7 @@ def _other_projects(client: Client) -> str | None:
 
 def metrics(options: Namespace, _host: object) -> Any:
     """Plot the metrics of runs, a model or a project."""
-    from lmvp.views.curves import metrics_of
+    from lmvp.views.curve_queries import metrics_of
 
     return metrics_of(Client(), options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
 
@@ -79,7 +79,7 @@ def annotate(options: Namespace, _host: object) -> Any:
 
 def compare(options: Namespace, _host: object) -> Any:
     """Compare the params, tags and metrics of runs."""
-    from lmvp.views.curves import compare_runs
+    from lmvp.views.curve_queries import compare_runs
 
     return compare_runs(Client(), options.runs, every=options.all)
 

@@ -597,7 +597,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         --------
         >>> client.metrics("digits/quiet-wren-44", "bold-otter-7", keys="val_acc")  # doctest: +SKIP
         """
-        from lmvp.views.curves import metrics_of
+        from lmvp.views.curve_queries import metrics_of
 
         wanted = [keys] if isinstance(keys, str) else list(keys)
         return metrics_of(self, names, wanted, smooth=smooth, log=log, axis=axis)
@@ -628,7 +628,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         --------
         >>> client.compare("digits/quiet-wren-44", "bold-otter-7")  # doctest: +SKIP
         """
-        from lmvp.views.curves import compare_runs
+        from lmvp.views.curve_queries import compare_runs
 
         return compare_runs(self, names, every=every)
 

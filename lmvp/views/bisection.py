@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal, Protocol, TypeVar
 
+from lmvp.core import html_tables, number_format
+from lmvp.core.optional import pandas_module
 from lmvp.core.references import Reference
+from lmvp.core.sanitize import clean, printable
 from lmvp.core.schemas import Version
 from lmvp.core.validation import accepted
 from lmvp.errors import InvalidArgument
+from lmvp.views import _text
+from lmvp.views._text import Column, terminal_width
 
 Verdict = Literal["good", "bad", "skip"]
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
 _Result = TypeVar("_Result")
+# A shape and a word beside it: the verdict must not depend on color.
+_SIGNS = {"good": "● good", "bad": "◆ bad", "skip": "□ skipped"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,6 @@ class Bisection:
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.core.optional import pandas_module
-
         rows = [(trial.version.name, trial.verdict, trial.why) for trial in self.trials]
         return pandas_module().DataFrame(rows, columns=["version", "verdict", "reason"])
 
@@ -78,14 +84,9 @@ class Bisection:
         return self.suspects[0] if len(self.suspects) == 1 else None
 
     def __repr__(self) -> str:
-        from lmvp.core.sanitize import printable
-        from lmvp.views.bisection_text import bisection_text
-
         return printable(bisection_text(self))
 
     def _repr_html_(self) -> str:
-        from lmvp.views.bisection_text import bisection_html
-
         return bisection_html(self)
 
 
@@ -245,3 +246,37 @@ def _verdict(value: Any) -> tuple[Verdict, str]:
     if isinstance(value, str) and value == "skip":
         return "skip", ""
     return ("good", "") if value is None or bool(value) else ("bad", "")
+
+
+def found(bisection: Bisection) -> str:
+    """Return the result in one line: the first bad version, or the suspects if trials were skipped."""
+    trials = number_format.plural(len(bisection.trials), "trial")
+    tried = f"{trials} of {number_format.plural(bisection.between, 'version')} between"
+    first = bisection.first_bad
+    if first is not None:
+        return f"{first.reference} is the first bad version  {clean(first.message)}".rstrip() + f"  ({tried})"
+    names = ", ".join(version.name for version in bisection.suspects)
+    return f"the first bad version of {clean(bisection.name)} is one of {names}: the others were skipped  ({tried})"
+
+
+def _rows(bisection: Bisection) -> list[tuple[str, str, str, str]]:
+    """Return version, message, verdict and reason of the two given versions and of each trial, oldest first."""
+    ends = [(bisection.good, "● good", "given"), (bisection.bad, "◆ bad", "given")]
+    tried = [(trial.version, _SIGNS[trial.verdict], clean(trial.why)) for trial in bisection.trials]
+    rows = sorted([*ends, *tried], key=lambda row: row[0].number)
+    return [(version.name, clean(version.message), sign, why) for version, sign, why in rows]
+
+
+def bisection_text(bisection: Bisection) -> str:
+    """Return the result and a table of the trials, oldest first, as text."""
+    heads = ("Version", "Message", "Verdict", "Why")
+    rows = _rows(bisection)
+    columns = [Column(head, [row[i] for row in rows], flexible=i in (1, 3)) for i, head in enumerate(heads)]
+    return "\n".join([found(bisection), *_text.table(columns, terminal_width())])
+
+
+def bisection_html(bisection: Bisection) -> str:
+    """Return the result and a table of the trials, oldest first, as HTML."""
+    rows = [[escape(word) for word in row] for row in _rows(bisection)]
+    table = html_tables.table(("Version", "Message", "Verdict", "Why"), rows, names=[1])
+    return f"<p><b>{escape(found(bisection))}</b></p>\n{table}"

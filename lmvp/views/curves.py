@@ -1,38 +1,54 @@
-"""Curves of runs and of model metrics: `Curves`, its text and HTML views, and the functions that fetch the points."""
+"""Text, static HTML and widget data of the curves of runs.
+
+Static charts are SVG inside of `<img>`, which a saved notebook shows without a kernel. `curves.js` draws the live form
+from the same data, with the same axes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from html import escape
+from itertools import groupby
+from typing import Any, Final
 
+from lmvp.core import html_tables, number_format
 from lmvp.core.marimo import MarimoDisplay
-from lmvp.core.schemas.runs import Curve
-from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerError
-from lmvp.views._source import CurveSource
+from lmvp.core.optional import pandas_module
+from lmvp.core.sanitize import clean, clip, pad, printable, width
+from lmvp.core.schemas import decode_float, encode_float
+from lmvp.errors import LmvpError
+from lmvp.views import layer_strip, metric_plot
+from lmvp.views.history import History
+from lmvp.views.runs import RunView, duration, status
 
-if TYPE_CHECKING:
-    from lmvp.views.history import History
-    from lmvp.views.run_comparison import Comparison
-    from lmvp.views.runs import Run, Runs, RunView
-
-POINTS = 1000
-"""Maximum number of drawn points of a curve."""
-SYSTEM_POINTS = 240
-"""Maximum number of drawn points of a system metric. Fewer, because a saved notebook contains a picture of each one."""
-KEYS = 24
-"""Number of drawn metrics if the caller does not name metrics."""
-RUNS = 50
-"""Maximum number of runs in one view."""
-NEWEST_RUNS = 12
-"""Number of drawn runs of a project or a model if the caller does not name runs."""
-MODEL_CHARTS = 8
-"""Number of drawn metrics over versions if the caller does not name metrics."""
+WIDTH, HEIGHT = 520, 210
+"""Size of a chart in pixels."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 118, 12, 26
+"""Margins of a chart in pixels. The right one has space for the names of lines."""
+_PLAIN = 16
+"""The right margin of a chart without names at the ends of its lines, in pixels."""
+_NAME, _SAMPLE = 40, 44
+"""Maximum number of letters of a name in the legend, and width of its line sample with the gap, in pixels."""
+# These greys have enough contrast on a light and on a dark page.
+_GREY, _LINE = "#7a7a7a", "#888"
+_MOST = sys.float_info.max
+_FONT = 'font-family="system-ui, sans-serif" font-size="11"'
+HUES: Final = ("#2f7fd0", "#cf5a17", "#179a70", "#b07d1c", "#b35aa3", "#7d838b")
+"""Colors of the lines, readable on white and on black, in the order of `--s1` to `--s6` in the style sheet."""
+DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+"""Dash patterns of the lines, so that readers who do not see colors can distinguish them."""
+_SPARKS = "▁▂▃▄▅▆▇█"
+_SPARK_WIDTH = 32
+ROWS = 50
+"""Maximum number of rows of the table of numbers."""
+CHARTS = 8
+"""Maximum number of static charts. A live view draws the others on demand."""
 TOGETHER = 6
 """Maximum number of metrics in one chart."""
-SYSTEM = "system/"
-"""Prefix of the system metrics: CPU, memory, network, GPU."""
 EPOCH = "epoch"
 """Name of the metric in which training libraries log the epoch. It is offered as an X axis beside step and time."""
 
@@ -108,14 +124,9 @@ class Curves(MarimoDisplay):
         return found
 
     def __repr__(self) -> str:
-        from lmvp.core.sanitize import printable
-        from lmvp.views.curve_charts import curves_text
-
         return printable(curves_text(self))
 
     def _repr_html_(self) -> str:
-        from lmvp.views.curve_charts import curves_html
-
         return curves_html(self)
 
     def groups(self) -> dict[str, list[Line]]:
@@ -173,8 +184,6 @@ class Curves(MarimoDisplay):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.core.optional import pandas_module
-
         rows = [
             (self.runs[line.run].name, line.key, *point)
             for line in self.lines
@@ -198,14 +207,9 @@ class ModelCurves(Curves):
     charts: tuple[tuple[History, str | None], ...] = ()
 
     def __repr__(self) -> str:
-        from lmvp.core.sanitize import printable
-        from lmvp.views.curve_charts import model_text
-
         return printable(model_text(self))
 
     def _repr_html_(self) -> str:
-        from lmvp.views.curve_charts import model_html
-
         return model_html(self)
 
     def of_runs(self) -> Curves:
@@ -217,231 +221,451 @@ def _prefix(line: Line) -> str:
     return line.key.rpartition("/")[0]
 
 
-class NamedSource(CurveSource, Protocol):
-    """A source that finds runs and models by their names."""
-
-    def run(self, project: str | None = None, run: str | None = None, /) -> Run:
-        """Return a run."""
-
-    def runs(self, project: str | None = None, /, *, limit: int | None = 200) -> Runs:
-        """Return the runs of a project or a model."""
-
-    def show_history(self, name: str, /) -> History:
-        """Return the versions of a model or a project."""
-
-
-def curves_of(
-    client: NamedSource,
-    names: Sequence[str],
-    keys: Iterable[str] = (),
-    *,
-    smooth: int = 0,
-    log: bool = False,
-    axis: str = "step",
-) -> Curves:
-    """Return the curves of runs with the names `[project/]run`; see `Client.metrics`.
-
-    Raises
-    ------
-    NotFound
-        If a run does not exist, or none of the runs has the metrics.
-    InvalidArgument
-        If the runs belong to several projects, or `smooth` is out of range.
-    """
-    if smooth < 0 or smooth > 10_000:
-        raise InvalidArgument(f"`--smooth {smooth}`: from 0 to 10,000")
-    runs = named_runs(client, names)
-    return with_system(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
+def curves_text(curves: Curves) -> str:
+    """Return a line of text for each metric: a sparkline, and the first, last, least and greatest value."""
+    if not curves.lines:
+        return f"{title(curves)}  {nothing(curves)}"
+    names = [clean(full_name(curves, line)) for line in curves.lines]
+    wide = min(max(map(width, names)), 40)
+    lines = [f"{title(curves)}  {fact(curves)}"]
+    for name, line in zip(names, curves.lines, strict=True):
+        lines.append(f"{pad(name, wide)}  {sparkline(line.values, _SPARK_WIDTH)}  {_told(line)}")
+    return "\n".join([*lines, *_hidden(curves)])
 
 
-def with_system(client: CurveSource, runs: Sequence[RunView], keys: Sequence[str] = (), **how: Any) -> Curves:
-    """Return the curves of runs; without `keys`, `Curves.system` has the system metrics too."""
-    found = of_runs(client, runs, keys, **how)
-    if runs and not keys:
-        found.machine = lambda: _of_machine(client, runs)
-    return found
+def model_text(curves: ModelCurves) -> str:
+    """Return a line of text for each metric over versions, then the curves of the runs."""
+    lines: list[str] = []
+    wide = min(max((width(clean(key or "")) for _, key in curves.charts), default=0), 40)
+    for title, charts in groupby(curves.charts, key=lambda chart: chart[0].title):
+        lines.append(f"{clean(title)}  by version")
+        for history, key in charts:
+            drawn = metric_plot.plot_data(history, key)
+            values = [decode_float(point["value"]) for point in drawn["points"]]
+            if drawn["empty"]:
+                lines += [drawn["empty"]["words"], f"    {drawn['empty']['code']}"]
+                continue
+            told = drawn["summary"].partition(": ")[2]
+            lines.append(f"{pad(clean(key or ''), wide)}  {sparkline(values, _SPARK_WIDTH)}  {told}".strip())
+    return "\n".join([*lines, *([curves_text(curves.of_runs())] if curves.lines else [])])
 
 
-def _of_machine(client: CurveSource, runs: Sequence[RunView]) -> Curves | None:
-    found = of_runs(client, runs, system=True, points=SYSTEM_POINTS, axis="time")
-    return found if found.lines else None
-
-
-def of_runs(
-    client: CurveSource,
-    runs: Sequence[RunView],
-    keys: Sequence[str] = (),
-    *,
-    system: bool = False,
-    points: int = POINTS,
-    **how: Any,
-) -> Curves:
-    """Return the curves of runs of one project.
+def sparkline(values: Sequence[float], wide: int) -> str:
+    """Return a curve as a row of block characters. Values that are not finite are gaps.
 
     Parameters
     ----------
-    keys : sequence of str
-        The metrics. Empty: the first `KEYS` training metrics; with `system`, the system metrics instead.
-    points : int
-        The maximum number of points of a curve.
-    **how
-        `smooth`, `log` and `axis` of `Curves`.
+    values : sequence of float
+    wide : int
+        Maximum number of characters. Each one shows the mean of a range of values.
+
+    Examples
+    --------
+    >>> sparkline([3, 2, 1, float("nan"), 2], 5)
+    '█▅▁ ▅'
     """
-    if len({run.project for run in runs}) > 1:
-        raise InvalidArgument("these runs are of several projects", hint="compare those of one")
-    if len(runs) > RUNS:
-        raise InvalidArgument(f"{len(runs)} runs; at most {RUNS} are drawn at once", hint="name some of them")
-    wanted, hidden = (tuple(keys), 0) if keys else _some_keys(client, runs, system=system)
-    if not wanted:
-        return Curves(list(runs), [], **how)
-    axis = how.get("axis", "step")
-    by_key = axis if axis not in ("step", "time") else "step"
-    each = [key for key in wanted if key != by_key] or list(wanted)
-    found: list[Curve] = _epochs(client, runs) if by_key == "step" and EPOCH not in each else []
-    # The server accepts at most 200 curves in one request (`lmvp_server.services.metrics.CURVES_LIMIT`).
-    for at in range(0, len(each), max(1, 200 // len(runs))):
-        part = each[at : at + max(1, 200 // len(runs))]
-        found += client.curves(runs[0].project, [run.id for run in runs], part, points=points, axis=by_key).curves
-    return Curves(list(runs), lines_of(found, runs, each), hidden, asked=tuple(keys), **how)
-
-
-def _epochs(client: CurveSource, runs: Sequence[RunView]) -> list[Curve]:
-    try:
-        return [*client.curves(runs[0].project, [run.id for run in runs], [EPOCH], points=POINTS).curves]
-    except NotFound:  # no run has a metric `epoch`
-        return []
-
-
-def lines_of(curves: Sequence[Curve], runs: Sequence[RunView], keys: Sequence[str]) -> list[Line]:
-    """Convert the curves of a response to lines, in the order of the keys; add the epoch to curves by steps."""
-    numbers = {run.id: number for number, run in enumerate(runs)}
-    epochs = {
-        curve.run: _line(curve, numbers[curve.run])
-        for curve in curves
-        if curve.key == EPOCH and not curve.axis and curve.run in numbers
-    }
-    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    lines = [
-        line if line.axis or curve.run not in epochs else with_epochs(line, epochs[curve.run])
-        for curve in curves
-        if curve.key in places and curve.run in numbers  # ignore curves that were not requested
-        for line in [_line(curve, numbers[curve.run])]
-    ]
-    return sorted(lines, key=lambda line: (places[line.key], line.run))
-
-
-def _line(curve: Curve, run: int) -> Line:
-    from lmvp.core.schemas import decode_float
-
-    try:
-        values = [decode_float(value) for value in curve.values]
-        axis = [decode_float(value) for value in curve.axis]
-    except ValueError as error:
-        hint = "check LMVP_URL; if it is right, update lmvp here and on the server"
-        raise ServerError(f"the points that the server sent cannot be read: {error}", hint=hint) from None
-    return Line(run, curve.key, curve.steps, values, curve.times, curve.count, axis)
-
-
-def with_epochs(line: Line, epochs: Line) -> Line:
-    """Return a line with the epoch at each of its steps, by linear interpolation of the logged epochs."""
-    import numpy as np
-
-    finite = np.isfinite(epochs.values)
-    if not finite.any():
-        return line
-    axis = np.interp(line.steps, np.asarray(epochs.steps)[finite], np.asarray(epochs.values)[finite])
-    return replace(line, axis=axis.tolist())
-
-
-def _some_keys(client: CurveSource, runs: Sequence[RunView], *, system: bool) -> tuple[tuple[str, ...], int]:
-    """Return the metrics to draw by default (training or system metrics), and the number of those left out."""
-    keys: dict[str, None] = {}  # an ordered set
-    for run in runs:
-        keys |= dict.fromkeys(each.key for each in client.metric_keys(run.project, run.id))
-    plain = [key for key in keys if key.startswith(SYSTEM) == system and key != EPOCH]
-    return tuple(plain[:KEYS]), max(0, len(plain) - KEYS)
-
-
-def named_runs(client: NamedSource, names: Sequence[str]) -> list[Run]:
-    """Return the runs with the names `[project/]run`; a name without a project uses the project of the name before."""
-    found, project = [], None
-    for name in names:
-        stated, _, run = name.rpartition("/")
-        project = stated or project
-        found.append(client.run(project, run))
-    return found
-
-
-def metrics_of(client: NamedSource, names: Sequence[str], keys: Sequence[str] = (), **how: Any) -> Curves:
-    """Return the curves of runs, a model or a project; see `Client.metrics`.
-
-    If a run and a model have the same name, the run is used.
-    """
-    if len(names) == 1 and not _is_run(client, names[0]):
-        try:
-            history = client.show_history(names[0])
-        except NotFound:
-            pass  # `curves_of` raises the error, with a hint that suggests similar names
-        else:
-            of_versions = _of_model if "/" in history.title else _of_project
-            return of_versions(client, history, keys, how)
-    return curves_of(client, names, keys, **how)
-
-
-def _is_run(client: NamedSource, name: str) -> bool:
-    project, _, last = name.rpartition("/")
-    try:
-        return bool(last) and bool(client.run(project or None, last))
-    except NotFound:
-        return False
-
-
-def _of_project(client: NamedSource, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
-    """Return the curves of the newest runs of a project; without runs, the metrics of its models."""
-    runs = client.runs(history.title, limit=NEWEST_RUNS)
-    if runs:
-        return with_system(client, list(runs), keys, **how)
-    models = [client.show_history(f"{history.title}/{model}") for model in history.models[:MODEL_CHARTS]]
-    wanted = [(one, key) for one in models for key in (keys or one.metrics[:1]) if key in one.metrics]
-    return ModelCurves([], [], charts=tuple(wanted[:MODEL_CHARTS]) or ((history, next(iter(keys), None)),), **how)
-
-
-def _of_model(client: NamedSource, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
-    """Return the metrics over the versions of a model, and the curves of the newest runs that produced them."""
-    from lmvp.views.history import check_metric
-
-    runs = list(client.runs(history.title, limit=NEWEST_RUNS))
-    logged = {each.key for run in runs for each in client.metric_keys(run.project, run.id)} if runs and keys else set()
-    for key in keys:  # each one must be a metric of the runs or of the versions
-        if key not in logged:
-            check_metric(history, key)
-    wanted = [key for key in keys if key in logged]
-    curves = with_system(client, runs, wanted, **how) if runs and (wanted or not keys) else Curves([], [], **how)
-    known = [key for key in (keys or history.metrics) if key in history.metrics][:MODEL_CHARTS]
-    charts: list[tuple[History, str | None]] = [(history, key) for key in known]
-    if not charts and not curves.lines:
-        charts = [(history, None)]
-    return ModelCurves(
-        curves.runs,
-        curves.lines,
-        curves.hidden,
-        asked=curves.asked,
-        machine=curves.machine,
-        charts=tuple(charts),
-        **how,
+    parts = [_mean(values[at : at + size]) for at, size in _stretches(len(values), min(wide, len(values)))]
+    finite = [value for value in parts if math.isfinite(value)]
+    if not finite:
+        return " " * len(parts)
+    low, high = min(finite), max(finite)
+    alike = low == high  # a constant curve is a line at the bottom
+    heights = [0.0 if alike else number_format.share(v, low, high) if math.isfinite(v) else math.nan for v in parts]
+    return "".join(
+        _SPARKS[round(7 * height)] if math.isfinite(v) else " " for v, height in zip(parts, heights, strict=True)
     )
 
 
-def compare_runs(client: NamedSource, names: Sequence[str], *, every: bool = False) -> Comparison:
-    """Compare the params, tags, summary and last metrics of runs; see `Client.compare`.
+def _stretches(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    """Yield start and size of `parts` ranges of almost equal size that cover `count` values."""
+    for number in range(parts):
+        at = number * count // parts
+        yield at, max(1, (number + 1) * count // parts - at)
 
-    Raises
-    ------
-    InvalidArgument
-        If fewer than two runs are given.
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return number_format.mean(finite) if finite else math.nan
+
+
+def _told(line: Line) -> str:
+    """Describe a curve by its first, last, least and greatest value."""
+    finite = [value for value in line.values if math.isfinite(value)]
+    if not finite:
+        return f"no number that is finite, {number_format.plural(line.count, 'point')}"
+    first, last, low, high = number_format.column([line.values[0], line.values[-1], min(finite), max(finite)])
+    odd = len(line.values) - len(finite)
+    gaps = f", {odd} not finite" if odd else ""
+    return f"{first} → {last}  least {low}, greatest {high}, {number_format.plural(line.count, 'point')}{gaps}"
+
+
+def full_name(curves: Curves, line: Line) -> str:
+    """Return the name of a line outside of its chart: the metric, after the run if there are several."""
+    return line.key if len(curves.runs) == 1 else f"{curves.runs[line.run].name} {line.key}"
+
+
+def title(curves: Curves) -> str:
+    """Return the title: the name of the run, or the number of runs and their project."""
+    if len(curves.runs) == 1:
+        return clean(curves.runs[0].name)
+    return f"{len(curves.runs)} runs of {clean(curves.runs[0].project)}" if curves.runs else "no run"
+
+
+def fact(curves: Curves) -> str:
+    """Return the status, last step and duration of a run; for several runs, their names."""
+    if len(curves.runs) != 1:
+        return ", ".join(clean(run.name) for run in curves.runs[:6]) + (", …" if len(curves.runs) > 6 else "")
+    record = curves.runs[0].record
+    return f"{status(record.status)}  {reach(curves)}"
+
+
+def reach(curves: Curves) -> str:
+    """Return the last step and the duration of the first run."""
+    last = max((line.steps[-1] for line in curves.lines if len(line.steps)), default=None)
+    took = duration(curves.runs[0].record.duration)
+    return f"step {last:,}, {took}" if last is not None else took
+
+
+def nothing(curves: Curves) -> str:
+    """Return the message that replaces missing curves."""
+    return "no metric has been logged yet" if curves.runs else "no runs"
+
+
+def _hidden(curves: Curves) -> list[str]:
+    return [f"and {number_format.plural(curves.hidden, 'metric')} more: name them"] if curves.hidden else []
+
+
+def summary(curves: Curves, lines: Sequence[Line]) -> str:
+    """Return the alternative text of a chart, for screen readers: the first and last value of up to 6 lines."""
+    told = []
+    for line in lines[:6]:
+        finite = [value for value in line.values if math.isfinite(value)]
+        ends = " to ".join(number_format.column([finite[0], finite[-1]])) if finite else "no finite number"
+        told.append(f"{clean(curves.label(line))}: {ends}")
+    return f"by {curves.axis}. {'; '.join(told)}"
+
+
+def curves_html(curves: Curves) -> str:
+    """Return static charts with one legend above and a table of the numbers below."""
+    words = f"<p><b>{escape(title(curves))}</b> {escape(fact(curves) if len(curves.runs) == 1 else '')}</p>"
+    if not curves.lines:
+        return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>{_system(curves)}"
+    return f"{words}{_legend(curves)}\n{_figures(curves)}\n{_table(curves)}{_system(curves)}"
+
+
+def _figures(curves: Curves) -> str:
+    charts = list(curves.groups().items())
+    figures = "".join(_figure(curves, name, lines) for name, lines in charts[:CHARTS])
+    more = [f"and {number_format.plural(len(charts) - CHARTS, 'chart')} more"] if len(charts) > CHARTS else []
+    notes = "".join(f"<p>{escape(note)}</p>" for note in [*more, *_hidden(curves)])
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}'
+
+
+def _system(curves: Curves) -> str:
+    """Return the charts of system metrics, collapsed below a heading."""
+    if curves.system is None:
+        return ""
+    return f"\n<details><summary>System metrics</summary>{_legend(curves.system)}{_figures(curves.system)}</details>"
+
+
+def model_html(curves: ModelCurves) -> str:
+    """Return charts of metrics over versions, then the curves of the runs."""
+    parts = [metric_plot.plot_html(metric_plot.plot_data(history, key)) for history, key in curves.charts]
+    return "\n".join([*parts, *([curves_html(curves.of_runs())] if curves.lines else [])])
+
+
+def _legend(curves: Curves) -> str:
+    """Return the legend of several runs as a picture; empty for one run, whose lines have names at their ends.
+
+    It is a picture because a notebook that is not trusted removes the colors of text and keeps images.
     """
-    from lmvp.views.run_comparison import Comparison
+    if len(curves.runs) < 2:
+        return ""
+    names = [clip(clean(name), _NAME) for name in curves.legend()]
+    across = max(1, (2 * WIDTH) // (_SAMPLE + 8 * max(map(width, names))))  # about 8 pixels per letter
+    wide, parts = 2 * WIDTH // across, []
+    for number, name in enumerate(names):
+        x, y = wide * (number % across), 16 * (number // across) + 12
+        stroke = f'stroke="{_hue(number)}" stroke-width="1.6"{_dashed(number)}'
+        parts.append(f'<path d="M{x} {y - 4}h20" {stroke}/>')
+        parts.append(f'<text x="{x + 26}" y="{y}" fill="{_GREY}" {_FONT}>{escape(name)}</text>')
+    high = 16 * math.ceil(len(names) / across) + 4
+    drawing = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" height="{high}" viewBox="0 0 {2 * WIDTH} {high}">'
+        f"{''.join(parts)}</svg>"
+    )
+    return f"<p>{layer_strip.picture(drawing, 'Runs: ' + ', '.join(names), 2 * WIDTH, high)}</p>"
 
-    if len(names) < 2:
-        raise InvalidArgument("one run alone differs from nothing", hint="name two or more: `lmvp compare RUN RUN`")
-    return Comparison.of([run.record for run in named_runs(client, names)], every=every)
+
+def _hue(number: int) -> str:
+    """Return the color of a line; grey after the last color, because repeated colors would be ambiguous."""
+    return HUES[number] if number < len(HUES) else _LINE
+
+
+def _dashed(number: int) -> str:
+    dash = DASHES[number % len(DASHES)]
+    return f' stroke-dasharray="{dash}"' if dash else ""
+
+
+def _figure(curves: Curves, name: str, lines: Sequence[Line]) -> str:
+    picture = layer_strip.picture(chart_svg(curves, lines), f"{clean(name)} {summary(curves, lines)}", WIDTH, HEIGHT)
+    caption = f"<figcaption><b>{escape(clean(name))}</b></figcaption>"
+    return f'<figure style="margin:0;flex:0 1 {WIDTH}px;min-width:min(280px,100%)">{caption}{picture}</figure>'
+
+
+def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
+    """Return one chart as SVG.
+
+    Several lines of one run have their names at their ends. A smoothed line has the raw one, faint, behind it.
+    """
+    places = [places_of(curves, line) for line in lines]
+    frame = Frame.over(places, log=curves.log)
+    frame.margin = _RIGHT if len(curves.runs) == 1 and len(lines) > 1 else _PLAIN
+    # The grid goes first: it sets `frame.gutter`, which the position of everything else depends on.
+    parts = [*_grid(frame, lines[0].key if lines else ""), *_axis(frame, curves.axis)]
+    orders = [curves.order(line) for line in lines]
+    for number, points in zip(orders, places, strict=True):
+        parts += _drawn(curves, points, frame, number)
+    if len(curves.runs) == 1 and len(lines) > 1:
+        named = [(curves.label(line), points) for line, points in zip(lines, places, strict=True)]
+        parts += _labels(list(zip(named, orders, strict=True)), frame)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+class Frame:
+    """The axes of a chart: their ranges, and the pixel position of a value. `curves.js` computes the same ranges."""
+
+    def __init__(self, left: float, right: float, low: float, high: float, *, log: bool = False) -> None:
+        self.left, self.right, self.low, self.high, self.log = left, right, low, high, log
+        self.gutter, self.margin = _LEFT, _RIGHT
+
+    @classmethod
+    def over(cls, places: Sequence[list[tuple[float, float]]], *, log: bool) -> Frame:
+        """Return axes whose ranges contain every point."""
+        values = [y for points in places for _, y in points if math.isfinite(y)]
+        across = [x for points in places for x, _ in points]
+        left, right = (min(across), max(across)) if across else (0.0, 1.0)
+        if left == right:
+            room = max(0.5, abs(left) * 1e-9)  # 2**62 and 2**62 + 0.5 are the same float64
+            left, right = max(left - room, -_MOST), min(right + room, _MOST)
+        return cls(left, right, *(number_format.log_bounds if log else number_format.bounds)(values), log=log)
+
+    def x(self, value: float) -> float:
+        """Return the x coordinate of a value of the X axis."""
+        wide = WIDTH - self.gutter - self.margin
+        return self.gutter + wide * number_format.share(value, self.left, self.right)
+
+    def y(self, value: float) -> float:
+        """Return the y coordinate of a value. Values beyond `numbers.LIMIT` are drawn at the end of the axis."""
+        inside, low, high = min(max(value, self.low), self.high), self.low, self.high
+        if self.log:
+            inside, low, high = math.log10(inside), math.log10(low), math.log10(high)
+        return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (inside - low) / (high - low))
+
+
+def places_of(curves: Curves, line: Line) -> list[tuple[float, float]]:
+    """Return the points of a line, sorted by the X axis; of points at one position, the last one counts.
+
+    On a logarithmic axis, values that are not positive become NaN, which is drawn as a gap.
+    """
+    values = [v if v > 0 else math.nan for v in line.values] if curves.log else line.values
+    found = {float(x): float(y) for x, y in zip(along(curves, line), values, strict=True) if math.isfinite(x)}
+    return sorted(found.items())
+
+
+def along(curves: Curves, line: Line) -> list[float]:
+    """Return the X values of a line: steps, seconds since the start of the run, or the values of another metric."""
+    if curves.axis == "time":
+        began = curves.runs[line.run].record.created_at.timestamp()
+        return [time - began for time in line.times]
+    return list(line.axis) if len(line.axis) and curves.axis != "step" else [float(step) for step in line.steps]
+
+
+def smoothed(values: Sequence[float], over: int) -> list[float]:
+    """Return the exponential moving average of values, with bias correction; values that are not finite are skipped.
+
+    Parameters
+    ----------
+    values : sequence of float
+    over : int
+        The span in points. A curve with fewer than 12 times as many points gets a shorter span, because the average
+        would lag behind the curve.
+
+    Examples
+    --------
+    >>> [round(value, 3) for value in smoothed([1, 0, 0], 2)]
+    [1.0, 0.25, 0.077]
+    """
+    # The usual relation of span and decay, as in pandas `ewm(span=…)`: alpha = 2 / (span + 1).
+    keep, mean, weight, found = 1 - 2 / (min(over, max(2.0, len(values) / 12)) + 1), 0.0, 0.0, []
+    for value in values:
+        if math.isfinite(value):
+            mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        found.append(mean / weight if weight else math.nan)
+    return found
+
+
+def _drawn(curves: Curves, points: list[tuple[float, float]], frame: Frame, number: int) -> Iterator[str]:
+    """Yield the SVG elements of a line; a single point is a circle, since a path of one point is invisible."""
+    hue = _hue(number)
+    finite = [(x, y) for x, y in points if math.isfinite(y)]
+    if len(finite) == 1:
+        yield from (f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{hue}"/>' for x, y in finite)
+        return
+    if curves.smooth > 1:
+        yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-opacity=".28" stroke-width="1"/>'
+        points = [(x, y) for (x, _), y in zip(points, smoothed([y for _, y in points], curves.smooth), strict=True)]
+    yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-width="1.6"{_dashed(number)}/>'
+
+
+def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
+    """Return the SVG path of a line, with gaps at values that are not finite."""
+    parts, pen = [], False
+    for x, y in points:
+        if math.isfinite(y):
+            parts.append(f"{'L' if pen else 'M'}{frame.x(x):.1f} {frame.y(y):.1f}")
+        pen = math.isfinite(y)
+    return "".join(parts)
+
+
+def _grid(frame: Frame, key: str) -> Iterator[str]:
+    """Yield the horizontal grid lines with their labels, and widen `frame.gutter` to fit the labels."""
+    ticks = (number_format.log_ticks if frame.log else number_format.ticks)(frame.low, frame.high)
+    written = tick_words(key, ticks, log=frame.log)
+    frame.gutter = max(_LEFT, 12 + round(6.5 * max(map(len, written), default=0)))
+    for tick, words in zip(ticks, written, strict=True):
+        y = frame.y(tick)
+        yield f'<path d="M{frame.gutter} {y:.1f}H{WIDTH - frame.margin}" stroke="{_LINE}" stroke-opacity=".25"/>'
+        yield f'<text x="{frame.gutter - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{words}</text>'
+
+
+def tick_words(key: str, ticks: Sequence[float], *, log: bool) -> list[str]:
+    """Return the labels of the Y axis. Labels of a logarithmic axis have the digits that each needs.
+
+    Examples
+    --------
+    >>> tick_words("loss", [1e-05, 0.001, 1.0], log=True), tick_words("lr", [0.0, 0.00025], log=False)
+    (['1e−05', '0.001', '1'], ['0.00000', '0.00025'])
+    """
+    return (
+        [words for tick in ticks for words in number_format.ends(tick)]
+        if log
+        else number_format.metric_labels(key, ticks)
+    )
+
+
+def _axis(frame: Frame, axis: str) -> Iterator[str]:
+    """Yield the labels of the X axis, at most about six."""
+    every = (number_format.time_ticks if axis == "time" else number_format.ticks)(frame.left, frame.right)
+    ticks = [tick for tick in every if frame.left <= tick <= frame.right]
+    ticks = ticks[:: max(1, len(ticks) // 6)]
+    for tick, words in zip(
+        ticks, (number_format.time_labels if axis == "time" else number_format.step_labels)(ticks), strict=True
+    ):
+        place = f'x="{frame.x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle"'
+        yield f'<text {place} fill="{_GREY}" {_FONT}>{words}</text>'
+
+
+def _labels(named: Sequence[tuple[tuple[str, list[tuple[float, float]]], int]], frame: Frame) -> Iterator[str]:
+    """Yield the names at the ends of the lines, moved apart if they would overlap."""
+    ends = sorted(
+        (frame.y(last), number, clean(name))
+        for (name, points), number in named
+        if (last := next((y for _, y in reversed(points) if math.isfinite(y)), None)) is not None
+    )
+    heights: list[float] = []
+    for y, _, _ in ends:
+        heights.append(max(y, heights[-1] + 13) if heights else y)
+    over = max(0.0, heights[-1] - (HEIGHT - _BOTTOM)) if heights else 0.0
+    for y, (_, number, name) in zip(heights, ends, strict=True):
+        words = escape(name if len(name) <= 17 else name[:16] + "…")
+        place = f'x="{WIDTH - frame.margin + 8}" y="{y - over + 4:.1f}"'
+        yield f'<text {place} fill="{_hue(number)}" {_FONT}>{words}</text>'
+
+
+def _table(curves: Curves) -> str:
+    """Return the collapsed table with the numbers of the charts."""
+    rows = []
+    for line in curves.lines[:ROWS]:
+        finite = [value for value in line.values if math.isfinite(value)]
+        ends = (line.values[0], line.values[-1], min(finite), max(finite)) if finite else ()
+        rows.append(
+            (
+                html_tables.key(full_name(curves, line)),
+                *(number_format.column(ends) if ends else [""] * 4),
+                f"{line.count:,}",
+            )
+        )
+    shown = html_tables.table(
+        ["Metric", "First", "Last", "Least", "Greatest", "Points"], rows, right=[1, 2, 3, 4, 5], names=[0]
+    )
+    return f"<details><summary>the numbers as a table</summary>{shown}</details>"
+
+
+def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
+    """Return the data of `curves.js`.
+
+    Parameters
+    ----------
+    curves : Curves
+    live : bool
+        Whether more points will follow. False by default.
+
+    Returns
+    -------
+    dict
+        JSON. System metrics are under `system`; a page of the console fetches them on demand.
+    """
+    system = {} if curves.system is None else {"system": curves_data(curves.system, live=live)}
+    return {
+        **head(curves),
+        "live": live,
+        "several": len(curves.runs) > 1,
+        "groups": [
+            {"name": clean(name), "lines": [line_data(curves, line) for line in lines]}
+            for name, lines in curves.groups().items()
+        ],
+        "axis": curves.axis,
+        "joined": joined(curves),
+        "log": curves.log,
+        "smooth": curves.smooth,
+        "hidden": curves.hidden,
+        "empty": "" if curves.lines else nothing(curves),
+        **system,
+    }
+
+
+def joined(curves: Curves) -> str:
+    """Return the metric that can be the X axis besides step and time; empty if no metric can."""
+    if curves.axis not in ("step", "time"):
+        return curves.axis
+    return EPOCH if any(len(line.axis) for line in curves.lines) else ""
+
+
+def head(curves: Curves) -> dict[str, Any]:
+    """Return the title line of the live view."""
+    alone = len(curves.runs) == 1
+    return {
+        "title": title(curves),
+        "status": curves.runs[0].record.status if alone else "",
+        "fact": reach(curves) if alone else "",
+    }
+
+
+def line_data(curves: Curves, line: Line) -> dict[str, Any]:
+    """Return a line as JSON: steps, seconds since the start of the run, and values."""
+    began = curves.runs[line.run].record.created_at.timestamp()
+    return {
+        "id": f"{curves.runs[line.run].id}/{line.key}",
+        "label": clean(curves.label(line)),
+        "run": line.run,
+        "key": clean(line.key),
+        "steps": [int(step) for step in line.steps],
+        "times": [float(time) - began for time in line.times],
+        "values": [encode_float(float(value)) for value in line.values],
+        "axis": [encode_float(float(value)) for value in line.axis],
+        "count": line.count,
+    }

@@ -5,34 +5,53 @@ It prints as text and displays as static HTML in a notebook. With `%load_ext lmv
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from html import escape
 from typing import Any, Protocol, overload
 
+from lmvp import hints
+from lmvp.core import html_tables, number_format
 from lmvp.core.marimo import MarimoDisplay
+from lmvp.core.optional import pandas_module
 from lmvp.core.references import suggest
-from lmvp.core.schemas import Alias, Layers, Version
+from lmvp.core.sanitize import clean, clip, clip_middle, printable, width
+from lmvp.core.schemas import Alias, Layers, Version, encode_float
 from lmvp.errors import InvalidArgument, LmvpError, NotFound
+from lmvp.views import _svg, _text, layer_strip
 from lmvp.views._source import Source
-from lmvp.views.diff import Diff, FileChange, TensorChange, ValueChange
+from lmvp.views._text import Column, terminal_width, value_of
+from lmvp.views.changes import FileChange, TensorChange, ValueChange
+from lmvp.views.diff import Diff
+from lmvp.views.snippets import pull_code
+from lmvp.views.version_graph import lanes
 
 __all__ = ["Diff", "FileChange", "History", "LayersOf", "TensorChange", "ValueChange"]
 
 LayersOf = Callable[[Sequence[Version]], Layers]
 """Fetches the layer strips of versions of one model."""
-
 Pages = Callable[[int, int, str, str], tuple[Sequence[Version], int]]
 """Fetches a part of a list: takes offset, maximum count, filter and order, and returns the versions and the total."""
 
 ProtectedOf = Callable[[str, str], Sequence[str]]
 """Fetches the names of the protected aliases of a model: takes the project and the model."""
-
 DEFAULT_PROTECTED = ("production",)
 """The protected aliases of a new model."""
 
 SHOWN = 200
 """Maximum number of rows of a widget, and of versions whose layer strips are fetched."""
+TEXT_ROWS = 30
+"""Maximum number of versions in the text table."""
+HTML_ROWS = 50
+"""Maximum number of versions in the HTML table."""
+SVG_ROWS = 30
+"""Maximum number of versions in the image."""
+_MESSAGE = 48
+"""Maximum number of letters of a message."""
+KEYS = 400
+"""Maximum number of metrics and params that the column menu offers."""
 
 
 class HistoryClient(Source, Protocol):
@@ -299,8 +318,6 @@ class History(MarimoDisplay, Sequence[Version]):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.core.optional import pandas_module
-
         return pandas_module().DataFrame([_flat(v) for v in self._versions])
 
     to_frame = to_pandas
@@ -313,14 +330,9 @@ class History(MarimoDisplay, Sequence[Version]):
         dict
             Values that JSON can represent.
         """
-        from lmvp.views.history_json import history_data
-
         return history_data(self)
 
     def __repr__(self) -> str:
-        from lmvp.core.sanitize import printable
-        from lmvp.views._text import history_text
-
         return printable(history_text(self))
 
     def to_svg(self) -> str:
@@ -331,13 +343,9 @@ class History(MarimoDisplay, Sequence[Version]):
         str
             An `<svg>` element.
         """
-        from lmvp.views._svg import history_svg
-
         return history_svg(self)
 
     def _repr_html_(self) -> str:
-        from lmvp.views._html import history_html
-
         return history_html(self)
 
 
@@ -366,3 +374,273 @@ def check_metric(history: History, metric: str | None) -> None:
         f"none of {part} of {history.title} has the metric {metric!r}",
         hint=f"did you mean {near!r}?" if near else f"they have: {known}",
     )
+
+
+def history_text(history: History, room: int | None = None) -> str:
+    """Return the newest 30 versions of a history as a table, newest first."""
+    if not history:
+        return f"{nothing(history)}\n    {filled_by(history)}".rstrip()
+    shown = history[:TEXT_ROWS]
+    lines = _text.table(_text_columns(shown, history), room or terminal_width())
+    older = shown.older
+    tail = [f"… {older:,} older"] if older > 0 else []
+    return "\n".join([heading(history), "", *lines, *tail])
+
+
+def _text_columns(shown: Sequence[Version], history: History) -> list[Column]:
+    keys = [key for key in dict.fromkeys([history.metric, *history.metrics[:3]]) if key]
+    return [
+        Column("Model", [clean(v.model) if history.of_project else "" for v in shown], most=32),
+        Column("Version", [v.name for v in shown]),
+        Column("Message", [clean(v.message) for v in shown], flexible=True),
+        Column("Aliases", [", ".join(map(clean, v.aliases)) for v in shown], drop=1, most=32),
+        *(_metric_column(shown, key, rank) for rank, key in enumerate(keys)),
+        Column("By", [clean(v.author) for v in shown], drop=3, most=24),
+        Column("When (UTC)", [number_format.stamp(v.created_at) for v in shown], drop=2),
+        Column("Size", [number_format.size(v.size) for v in shown], right=True, drop=4),
+    ]
+
+
+def _metric_column(shown: Sequence[Version], key: str, rank: int) -> Column:
+    """Return the column of a metric. A long key is shortened in the middle: its ends, `train/…/loss`, identify it."""
+    written = number_format.column(value_of(v, key) for v in shown)
+    return Column(clip_middle(clean(key), 20), written, right=True, drop=rank and 10 + rank)
+
+
+def heading(history: History) -> str:
+    """Return the title of a history: `13 versions of birdsong/tagger, newest first`."""
+    part = "" if len(history) == history.total else f"{len(history):,} of "
+    return f"{part}{number_format.plural(history.total, 'version')} of {clean(history.title)}, newest first"
+
+
+def nothing(history: History) -> str:
+    """Return the message of an empty history, or of an empty part of one."""
+    if history.total:
+        return (
+            f"None of the {number_format.plural(history.total, 'version')} of {clean(history.title)} is in this part."
+        )
+    return f"No versions of {clean(history.title)} yet. The first one is published by"
+
+
+def filled_by(history: History) -> str:
+    """Return the code that pushes a first version; empty if the history has versions in another part."""
+    if history.total:
+        return ""
+    title = clean(history.title)
+    name = title if "/" in title else f"{title}/my-model"
+    return hints.code(f"`lmvp push {name} FILE -m 'first try'`")
+
+
+def history_html(history: History) -> str:
+    """Return the newest 50 versions of a history as a table."""
+    if not history:
+        code = filled_by(history)
+        return f"<p>{escape(nothing(history))}</p>{code and f'<pre>{escape(code)}</pre>'}"
+    shown, layers = history[:HTML_ROWS], history.layers
+    columns = [column for column in _html_columns(history, shown, layers) if any(column.cells)]
+    body = html_tables.table(
+        [column.head for column in columns],
+        zip(*(column.cells for column in columns), strict=True),
+        right=[i for i, column in enumerate(columns) if column.right],
+        names=[i for i, column in enumerate(columns) if column.flexible],
+    )
+    return f"{body}\n<p>{_caption(history, shown.older, layers)}</p>"
+
+
+def _html_columns(history: History, shown: Sequence[Version], layers: Layers) -> list[Column]:
+    metric = number_format.column(value_of(v, history.metric) for v in shown)
+    return [
+        Column("Model", [html_tables.safe(v.model) if history.of_project else "" for v in shown]),
+        Column("Version", [v.name for v in shown]),
+        Column("Message", [_message(v) for v in shown], flexible=True),
+        Column("Layers changed against the parent", [_html_strip(layers, v) for v in shown]),
+        Column(html_tables.key(history.metric or ""), metric, right=True),
+        Column("By", [html_tables.safe(v.author) for v in shown]),
+        Column("When (UTC)", [_whole(number_format.stamp(v.created_at)) for v in shown]),
+    ]
+
+
+def _whole(words: str) -> str:
+    """Return words that do not wrap."""
+    return f'<span style="white-space:nowrap">{words}</span>'
+
+
+def _message(version: Version) -> str:
+    return " ".join(
+        [html_tables.safe(version.message), *(f"<i>{html_tables.safe(alias)}</i>" for alias in version.aliases)]
+    ).strip()
+
+
+def _html_strip(layers: Layers, version: Version) -> str:
+    codes = layers.strips.get(str(version.number))
+    if not codes:
+        return ""
+    drawing = layer_strip.svg(layers.axis, codes)
+    return layer_strip.picture(drawing, layer_strip.summary(codes), layer_strip.WIDTH, layer_strip.HEIGHT, flat=True)
+
+
+def _caption(history: History, behind: int, layers: Layers) -> str:
+    older = f" … {behind:,} older." if behind else ""
+    legend = f" {layer_strip.legend(layers)}" if layers.strips else ""
+    return f"{escape(heading(history))}.{older}{escape(legend)}"
+
+
+def history_svg(history: History) -> str:
+    """Return the newest versions as lines of text with their layer strips.
+
+    Parameters
+    ----------
+    history : History
+
+    Returns
+    -------
+    str
+        An `<svg>` element, which contains its title.
+    """
+    if not history:
+        return _svg.sheet(nothing(history), [_svg.words(_svg.PAD, 1, filled_by(history))], 640, 2)
+    shown = history[:SVG_ROWS]
+    columns = _svg_columns(history, shown)
+    places = _places(columns)
+    parts = [_svg.words(x, 1, head) for x, (head, _, _) in zip(places, columns, strict=True)]
+    for row in range(len(shown)):
+        parts += [_svg.words(x, row + 2, cells[row]) for x, (_, cells, _) in zip(places, columns, strict=True)]
+        parts.append(_svg_strip(history, shown[row].number, places[-1], row + 2))
+    wide = places[-1] + (layer_strip.WIDTH if history.layers.strips else 0) + _svg.PAD
+    return _svg.sheet(heading(history), parts, wide, len(shown) + 2)
+
+
+SvgColumns = list[tuple[str, list[str], int]]
+"""Head, cells and width in letters of each column."""
+
+
+def _svg_columns(history: History, shown: Sequence[Version]) -> SvgColumns:
+    """Return the columns that are not empty. The last one is the empty column for the layer strips."""
+    metric = number_format.column(value_of(v, history.metric) for v in shown)
+    columns = {
+        "Model": [clip(clean(v.model), 32) if history.of_project else "" for v in shown],
+        "Version": [v.name for v in shown],
+        "Message": [clip(" ".join([clean(v.message), *map(_alias, v.aliases)]).strip(), _MESSAGE) for v in shown],
+        clip(clean(history.metric or ""), 24): metric,
+        "By": [clip(clean(v.author), 24) for v in shown],
+        "When (UTC)": [number_format.stamp(v.created_at) for v in shown],
+    }
+    found = [(head, cells, max(map(width, (head, *cells)))) for head, cells in columns.items() if any(cells)]
+    layers = "Layers changed" if history.layers.strips else ""
+    return [*found, (layers, [""] * len(shown), 0)]
+
+
+def _alias(name: str) -> str:
+    return f"@{clean(name)}"
+
+
+def _places(columns: SvgColumns) -> list[float]:
+    """Return the x coordinate of each column."""
+    places = [float(_svg.PAD)]
+    for _, _, letters in columns[:-1]:
+        places.append(places[-1] + (letters + 2) * _svg.LETTER)
+    return places
+
+
+def _svg_strip(history: History, number: int, x: float, line: int) -> str:
+    codes = history.layers.strips.get(str(number))
+    if not codes:
+        return ""
+    drawing = layer_strip.svg(history.layers.axis, codes)
+    return (
+        f'<g transform="translate({x:.1f} {_svg.LINE * line + (_svg.LINE - layer_strip.HEIGHT) / 2:.1f})">{drawing}</g>'
+    )
+
+
+def history_data(history: History, columns: Sequence[str] | None = None, *, plain: bool = True) -> dict[str, Any]:
+    """Return the data of `widgets/history.js`: up to 200 rows with their graph, layer strips and metrics.
+
+    Parameters
+    ----------
+    history : History
+    columns : sequence of str, optional
+        Keys of metrics, and of params as `params.lr`. The metric of the history by default.
+    plain : bool
+        Whether the versions are neither filtered nor sorted. Only then a graph can be drawn. True by default.
+    """
+    shown = history[:SHOWN]
+    keys = list(dict.fromkeys(columns)) if columns is not None else [history.metric] if history.metric else []
+    alone = len(history.models) <= 1
+    low, high, ends = _track([value_of(v, history.metric) for v in shown])
+    return {
+        "title": clean(history.title),
+        "total": history.total,
+        "first": history.first,
+        "older": shown.older,
+        "pages": history.can_page,
+        "columns": [{"key": key, "label": clean(key), "better": number_format.better(key)} for key in keys],
+        "keys": _keys(history),
+        "several": history.of_project,
+        "metric": history.metric and clean(history.metric),
+        "better": number_format.better(history.metric or ""),
+        "scale": {"low": low, "high": high, "ends": ends},
+        "rows": _rows(history, shown, alone, keys),
+        "graph": lanes(shown) if alone and plain else [],
+        "layers": layer_strip.layers_data(history.layers) if alone else None,
+        "diff": hints.code("`lmvp diff BEFORE AFTER`"),
+        "empty": None if shown else {"words": nothing(history), "code": filled_by(history)},
+    }
+
+
+def _track(values: Sequence[float | None]) -> tuple[float, float, list[str]]:
+    """Return the range of the small metric axis in the table, and the labels of its ends."""
+    low, high = number_format.scale(v for v in values if v is not None)
+    return low, high, number_format.ends(low, high)
+
+
+def _keys(history: History) -> list[str]:
+    """Return the keys that the column menu offers: metrics, then params."""
+    params = dict.fromkeys(f"params.{key}" for version in history for key in version.params)
+    return [*history.metrics, *params][:KEYS]
+
+
+def _cells(shown: Sequence[Version], key: str) -> list[list[Any]]:
+    """Return a column: for each version the value, the formatted value, and whether it is the best one."""
+    if key.startswith("params.") and not any(key in version.metrics for version in shown):
+        found = [version.params.get(key.removeprefix("params.")) for version in shown]
+        return [["" if value is None else value, "" if value is None else clean(str(value)), False] for value in found]
+    values = [value_of(version, key) for version in shown]
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    better = number_format.better(key)
+    best = (max if better > 0 else min)(finite) if better and len(finite) > 1 else None
+    return [
+        [None if value is None else encode_float(value), written, value is not None and value == best]
+        for value, written in zip(values, number_format.column(values), strict=True)
+    ]
+
+
+def _rows(history: History, shown: Sequence[Version], alone: bool, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of the table; `alone` states that all versions belong to one model."""
+    values = [value_of(v, history.metric) for v in shown]
+    columns = [_cells(shown, key) for key in keys]
+    rows = []
+    for at, (version, value, written) in enumerate(zip(shown, values, number_format.column(values), strict=True)):
+        rows.append(
+            {
+                "key": version.number if alone else f"{version.model}@v{version.number}",
+                "cells": [column[at] for column in columns],
+                "number": version.number,
+                "model": clean(version.model),
+                "reference": version.reference,
+                "parents": [p.number for p in version.parents],
+                "message": clean(version.message),
+                "author": clean(version.author),
+                "at": number_format.iso(version.created_at),
+                "aliases": [
+                    # Not public: a name of `History` would be part of the API.
+                    {"name": clean(alias), "protected": history._is_protected(version, alias)}  # noqa: SLF001
+                    for alias in version.aliases
+                ],
+                "value": None if value is None else encode_float(value),
+                "written": written,
+                "sent": number_format.size(version.sent),
+                "bytes": version.sent,
+                "pull": pull_code(version, hints.reader()),
+            }
+        )
+    return rows

@@ -5,34 +5,46 @@ The height has a logarithmic axis from 0.01 % to 100 %. `diff.js` draws the live
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lmvp.core.layers import shade
 from lmvp.core.sanitize import clean, clip_middle
-from lmvp.core.schemas import (
-    CHANGED,
-    IDENTICAL,
-    NEW,
-    Layer,
-)
-from lmvp.views import diff_tables, layer_strip
-from lmvp.views.diff import axis_of, layer_amount, layer_change
-
-if TYPE_CHECKING:
-    from lmvp.views.diff import Diff
+from lmvp.core.schemas import CHANGED, IDENTICAL, NEW, Layer
+from lmvp.views import layer_strip
+from lmvp.views.changes import TensorChange, axis_of, layer_amount, layer_change
 
 WIDTH, HEIGHT, LEFT = 760, 128, 44
 """Width and height of the area of the bars, and space for the labels of the Y axis, in pixels."""
 RULES = (0.1, 1, 10, 100)
 """Percentages with a horizontal line."""
-
 _TOP, _ROW, _LETTER = 6, 15, 6.5
 _NARROWEST, _LONGEST, _FEW = 10.5, 14, 10
 """Minimum width in pixels of a bar with a vertical name, maximum number of letters of a vertical name, and number of
 letters that must fit of a horizontal name."""
 _GREY, _LINE, _FONT = "#7a7a7a", "#888", 'font-family="system-ui, sans-serif" font-size="11"'
+LOWEST = 1e-4
+"""The relative change at which a bar begins: 0.01 %."""
+# A reshaped layer has the same code as a new one: neither can be compared with its previous values.
+CODES = {"identical": IDENTICAL, "changed": CHANGED, "reshaped": NEW, "new": NEW, "removed": layer_strip.REMOVED}
+
+
+def height(relative: float) -> float:
+    """Return the height of the bar of a relative change, 0 to 1, on a logarithmic axis from 0.01 % to 100 %.
+
+    A change above zero has a height of at least 0.02, so that it is visible.
+
+    Examples
+    --------
+    >>> [height(change) for change in (0.0, 0.0001, 0.01, 1.0, math.inf)]
+    [0.0, 0.02, 0.5, 1.0, 1.0]
+    """
+    if relative <= 0:
+        return 0.0
+    return min(1.0, max(0.02, math.log10(min(relative, 1.0) / LOWEST) / 4))
 
 
 class Span(NamedTuple):
@@ -53,26 +65,26 @@ class Span(NamedTuple):
         return self if self.fits else self._replace(name=clip_middle(self.name, room))
 
 
-def figure(diff: Diff) -> str:
-    """Return the layer chart as a picture with a legend."""
-    picture = layer_strip.picture(svg(diff), diff_tables.sentence(diff), LEFT + WIDTH, tall(diff))
+def figure(tensors: Sequence[TensorChange], title: str) -> str:
+    """Return the layer chart as a picture with a title and a legend."""
+    picture = layer_strip.picture(svg(tensors), title, LEFT + WIDTH, tall(tensors))
     legend = "Each bar is a layer; width: parameters; height and shade: change; hatched: new or reshaped"
-    gone = "; outlined: removed" if any(t.change == "removed" for t in diff.tensors) else ""
+    gone = "; outlined: removed" if any(t.change == "removed" for t in tensors) else ""
     return f"<p>{picture}</p>\n<p>{escape(legend + gone)}.</p>"
 
 
-def tall(diff: Diff) -> int:
+def tall(tensors: Sequence[TensorChange]) -> int:
     """Return the height of the chart in pixels, which depends on the space for the names below the bars."""
-    return _names([layer for layer, _ in axis_of(diff.tensors)])[1]
+    return _names([layer for layer, _ in axis_of(tensors)])[1]
 
 
-def svg(diff: Diff) -> str:
+def svg(tensors: Sequence[TensorChange]) -> str:
     """Return the layer chart as SVG that needs no style sheet and is readable on light and on dark pages."""
-    found = axis_of(diff.tensors)
+    found = axis_of(tensors)
     axis = [layer for layer, _ in found]
-    amounts = [layer_amount(tensors) for _, tensors in found]
-    heights = [diff_tables.height(amount.relative) if amount else None for amount in amounts]
-    codes = "".join(diff_tables.CODES[layer_change(tensors)] for _, tensors in found)
+    amounts = [layer_amount(changes) for _, changes in found]
+    heights = [height(amount.relative) if amount else None for amount in amounts]
+    codes = "".join(CODES[layer_change(changes)] for _, changes in found)
     bars = []
     for segment, (x, wide) in zip(layer_strip.fold(axis, WIDTH), layer_strip.places(axis, WIDTH), strict=True):
         part = slice(segment.first, segment.last)
@@ -89,7 +101,7 @@ def svg(diff: Diff) -> str:
 
 
 def _rule(percent: float) -> str:
-    y = _TOP + 0.5 + HEIGHT * (1 - diff_tables.height(percent / 100))
+    y = _TOP + 0.5 + HEIGHT * (1 - height(percent / 100))
     line = f'<path d="M{LEFT} {y:.1f}h{WIDTH}" stroke="{_LINE}" stroke-opacity=".25"/>'
     return f'{line}<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{percent:g} %</text>'
 
@@ -121,8 +133,8 @@ def _bar(x: float, wide: float, codes: str, high: float | None) -> str:
 
 
 def _shade(high: float) -> str:
-    """Return the shade of a bar from its height: the inverse of `diffs.height`."""
-    return shade(10 ** (4 * high) * diff_tables.LOWEST if high else 0.0)
+    """Return the shade of a bar from its height: the inverse of `height`."""
+    return shade(10 ** (4 * high) * LOWEST if high else 0.0)
 
 
 def _names(axis: list[Layer]) -> tuple[str, int]:

@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lmvp.core import number_format
+from lmvp.core.sanitize import clean
 from lmvp.core.schemas import (
     ABSENT,
     CHANGED,
@@ -270,3 +271,15 @@ def picture(svg_text: str, alt: str, width: int, height: int, *, flat: bool = Fa
     style = f"min-width:4em;max-width:100%;height:{height}px" if flat else "max-width:100%;height:auto"
     size = f'width="{width}" height="{height}" style="{style}"'
     return f'<img alt="{escape(alt)}" {size} src="data:image/svg+xml;base64,{data}">'
+
+
+def layers_data(layers: Layers) -> dict[str, Any] | None:
+    """Return layer strips as JSON; None if the versions have none."""
+    if not layers.strips:
+        return None
+    return {
+        "axis": [[clean(layer.path), layer.group, round(weight(layer), 2)] for layer in layers.axis],
+        "strips": layers.strips,
+        "said": {number: summary(codes) for number, codes in layers.strips.items()},
+        "amounts": has_amounts(layers.strips.values()),
+    }

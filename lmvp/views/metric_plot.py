@@ -6,12 +6,17 @@ A saved notebook shows it in place of the live plot, which `metrics.js` draws fr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from lmvp.core import number_format
-from lmvp.core.schemas import decode_float
+from lmvp import hints
+from lmvp.core import html_tables, number_format
+from lmvp.core.sanitize import clean
+from lmvp.core.schemas import Version, decode_float, encode_float
 from lmvp.views import layer_strip
+from lmvp.views._text import value_of
+from lmvp.views.history import History
 
 WIDTH, HEIGHT = 720, 220
 """Size of the plot in pixels."""
@@ -20,10 +25,130 @@ _GREY, _LINE = "#7a7a7a", "#888"
 _FONT = 'font-family="system-ui, sans-serif" font-size="11"'
 ROWS = 50
 """Maximum number of rows of the table of numbers."""
+POINTS = 1000
+"""Maximum number of versions in a plot, the newest ones."""
+
+
+def plot_data(history: History, metric: str | None = None) -> dict[str, Any]:
+    """Return the data of `widgets/metrics.js`: a metric over version numbers, oldest first.
+
+    A line connects each version with its nearest ancestor that has the metric. NaN and infinities interrupt lines.
+
+    Parameters
+    ----------
+    history : History
+    metric : str, optional
+        The key of the metric. The metric of the history by default.
+    """
+    key = metric or history.metric
+    measured = [v for v in reversed(history) if value_of(v, key) is not None]
+    versions = measured[-POINTS:] if len(history.models) == 1 else []
+    values = [float(value_of(v, key) or 0.0) for v in versions]
+    main = _main_line(history)
+    low, high = number_format.bounds(values)
+    return {
+        "title": clean(history.title),
+        "metric": key and clean(key),
+        "points": [
+            {
+                "number": v.number,
+                "label": v.name,
+                "value": encode_float(value),
+                "written": written,
+                "main": v.number in main,
+                "best": "best" in v.aliases,
+                "message": clean(v.message),
+            }
+            for v, value, written in zip(versions, values, number_format.column(values), strict=True)
+        ],
+        "wires": _wires(history, versions, values, main),
+        "low": low,
+        "high": high,
+        "summary": plot_summary(key, versions, values),
+        "fact": f"{clean(key or '')} by version{_newest(len(versions), len(measured))}",
+        "empty": None if versions else _no_points(history, key),
+    }
+
+
+def _main_line(history: Sequence[Version]) -> set[int]:
+    """Return the version numbers along the first parents of the newest version."""
+    by_number = {v.number: v for v in history}
+    found: set[int] = set()
+    version = history[0] if history else None
+    while version and version.number not in found:  # a faulty server can report parents in a cycle
+        found.add(version.number)
+        version = by_number.get(version.parents[0].number) if version.parents else None
+    return found or {v.number for v in history}
+
+
+def _wires(
+    history: Sequence[Version], versions: Sequence[Version], values: Sequence[float], main: set[int]
+) -> list[list[int]]:
+    """Return the lines of the plot: two indexes of points, and 1 if both are on the main line, otherwise 0."""
+    by_number = {v.number: v for v in history}
+    at = {v.number: i for i, v in enumerate(versions)}
+    nearest: dict[int, int] = {}
+    wires = []
+    for i, version in enumerate(versions):
+        for parent in version.parents:
+            j = at.get(_with_metric(parent.number, by_number, at, nearest))
+            if j is not None and math.isfinite(values[i]) and math.isfinite(values[j]):
+                wires.append([j, i, int(version.number in main and versions[j].number in main)])
+    return wires
+
+
+def _with_metric(number: int, by_number: dict[int, Version], at: dict[int, int], nearest: dict[int, int]) -> int:
+    """Return the nearest version along the first parents that has the metric, or the last version that is known.
+
+    `nearest` caches the results, so that each version is visited once, even if a server reports parents in a cycle.
+    """
+    passed = []
+    while number not in at and number not in nearest and number in by_number and by_number[number].parents:
+        passed.append(number)
+        nearest[number] = number
+        number = by_number[number].parents[0].number
+    found = nearest.get(number, number)
+    nearest.update(dict.fromkeys(passed, found))
+    return found
+
+
+def plot_summary(metric: str | None, versions: Sequence[Version], values: Sequence[float]) -> str:
+    """Return the alternative text of a plot: first, last, least and greatest value."""
+    finite = [(value, v.name) for value, v in zip(values, versions, strict=True) if math.isfinite(value)]
+    if not finite:
+        return f"{clean(metric or 'metric')} by version: no finite value"
+    written = dict(zip([v.name for v in versions], number_format.column(values), strict=True))
+    (_, first), (_, last) = finite[0], finite[-1]
+    least, most = min(finite)[1], max(finite)[1]
+    ends = (
+        f"{written[first]} at {first}" if first == last else f"{written[first]} at {first} to {written[last]} at {last}"
+    )
+    span = "" if len(finite) < 3 else f"; lowest {written[least]} at {least}, highest {written[most]} at {most}"
+    odd = len(values) - len(finite)
+    return f"{clean(metric or 'metric')} by version: {ends}{span}{f'; {odd} not finite' if odd else ''}"
+
+
+def _newest(shown: int, measured: int) -> str:
+    return f", the newest {shown:,} of {measured:,}" if shown < measured else ""
+
+
+def _no_points(history: History, metric: str | None) -> dict[str, str]:
+    """Return the message and the code that an empty plot shows."""
+    if len(history.models) > 1:
+        first = f"{clean(history[0].project)}/{clean(history[0].model)}"
+        return {
+            "words": f"{clean(history.title)} has several models. A plot is of one of them:",
+            "code": hints.code(f"`lmvp history {first}`"),
+        }
+    what = f"the metric {clean(metric)}" if metric else "a metric"
+    return {
+        "words": f"No version of {clean(history.title)} has {what} yet. A version gets one when it is published:",
+        "code": hints.code(f"`lmvp push {clean(history.title)} FILE --metric val/acc=0.97`"),
+    }
 
 
 def plot_svg(data: dict[str, Any]) -> str:
-    """Return the data of `lmvp.views.history_json.plot_data` as SVG that is readable on light and on dark pages."""
+    """Return the data of `plot_data` as SVG that is readable on light and on dark pages."""
     points = data["points"]
     values = [decode_float(p["value"]) for p in points]
     low, high = data["low"], data["high"]
@@ -100,15 +225,13 @@ def _call(place: tuple[float, float], written: str) -> str:
 
 def plot_html(data: dict[str, Any]) -> str:
     """Return the plot as a picture with a collapsed table of its numbers; a message if it has no points."""
-    from lmvp.core.html_tables import table
-
     if data["empty"]:
         return f"<p>{escape(data['empty']['words'])}</p><pre>{escape(data['empty']['code'])}</pre>"
     shown = data["points"][-ROWS:][::-1]
     rows = [(p["label"], p["written"], escape(p["message"])) for p in shown]
     more = len(data["points"]) - len(shown)
     older = f"<p>… {more:,} older</p>" if more else ""
-    numbers_table = table(["Version", escape(data["metric"]), "Message"], rows, right=[1], names=[2])
+    numbers_table = html_tables.table(["Version", escape(data["metric"]), "Message"], rows, right=[1], names=[2])
     picture = layer_strip.picture(plot_svg(data), data["summary"], WIDTH, HEIGHT)
     return (
         f"<p><b>{escape(data['title'])}</b> {escape(data['summary'])}</p>\n<p>{picture}</p>\n"

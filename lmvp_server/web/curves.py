@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from lmvp.core.schemas.runs import RunRecord
-from lmvp.views.curves import SYSTEM, Curves, of_runs
+from lmvp.views.curve_queries import SYSTEM, of_runs
+from lmvp.views.curves import Curves
 from lmvp.views.runs import RecordedRun
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller

@@ -11,8 +11,8 @@ import msgspec
 from lmvp.core import number_format
 from lmvp.core.schemas import Layers, Model, Version
 from lmvp.views._text import value_of
-from lmvp.views.history import History
-from lmvp.views.history_json import POINTS, history_data, plot_data
+from lmvp.views.history import History, history_data
+from lmvp.views.metric_plot import POINTS, plot_data
 from lmvp.views.model_card import first_words
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
@@ -31,7 +31,7 @@ class Listed:
     Attributes
     ----------
     data : dict
-        The result of `lmvp.views.history_json.history_data`.
+        The result of `lmvp.views.history.history_data`.
     versions : sequence of Version
         The versions of the page.
     graph, track, strips : list of str
@@ -77,7 +77,7 @@ def history(services: Services, caller: Caller, project: str, model: str, cursor
 
 
 def plot(services: Services, caller: Caller, project: str, model: str, metric: str | None) -> dict[str, Any]:
-    """Return the data of a chart of a metric over the newest 1,000 versions; see `history_json.plot_data`."""
+    """Return the data of a chart of a metric over the newest 1,000 versions; see `metric_plot.plot_data`."""
     found = services.versions.of_model(caller, project, model, Page(POINTS))
     shown = History(msgspec.convert(found["items"], list[Version]), title=f"{project}/{model}", total=found["total"])
     return {**plot_data(shown, metric), "choices": list(shown.metrics)[:_CHOICES]}

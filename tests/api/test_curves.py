@@ -23,7 +23,7 @@ from lmvp.core.run_frames import (
 )
 from lmvp.core.schemas.runs import RunRecord
 from lmvp.tracking.feed import ROOM, Feed
-from lmvp.views import curve_charts as drawing
+from lmvp.views import curves as drawing
 from lmvp.views.curves import Curves, Line
 from lmvp.views.run_comparison import Comparison
 from lmvp.views.runs import Run
@@ -288,7 +288,7 @@ def test_a_metric_of_a_model_over_its_versions(home, capsys):
 
 
 def test_runs_of_several_projects_are_not_drawn_together(logged):
-    from lmvp.views.curves import of_runs
+    from lmvp.views.curve_queries import of_runs
 
     with lmvp.start_run("letters", system_metrics=False) as other:
         other.log({"x": 1.0})

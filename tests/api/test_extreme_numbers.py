@@ -15,21 +15,16 @@ from lmvp.core import number_format
 from lmvp.core.schemas import Amount, Layer
 from lmvp.core.schemas.runs import RunRecord
 from lmvp.core.tensor_values import counts
-from lmvp.views import _svg, layer_strip
-from lmvp.views import curve_charts as drawing
-from lmvp.views.curve_charts import curves_data
-from lmvp.views.curves import (
-    Curves,
-    Line,
-    compare_runs,
-    curves_of,
-)
-from lmvp.views.diff_json import diff_data
-from lmvp.views.history_json import history_data, plot_data
-from lmvp.views.metric_plot import plot_svg
+from lmvp.views import curves as drawing
+from lmvp.views import layer_strip
+from lmvp.views.curve_queries import compare_runs, curves_of
+from lmvp.views.curves import Curves, Line, curves_data
+from lmvp.views.diff import diff_data
+from lmvp.views.history import history_data
+from lmvp.views.metric_plot import plot_data, plot_svg
 from lmvp.views.run_comparison import Comparison
 from lmvp.views.runs import Run
-from lmvp.views.version_json import showing_data
+from lmvp.views.version import showing_data
 from lmvp_server.web import run_charts, run_tables, svg_marks
 from lmvp_server.web.axes import Axis
 from lmvp_server.web.run_tables import Column
@@ -193,13 +188,13 @@ def test_text_and_picture_of_each_view_are_drawn(served):
         assert repr(view)
         assert is_drawing_sound(view._repr_html_() if hasattr(view, "_repr_html_") else "")
     history = client.show_history("p/m")
-    assert is_drawing_sound(_svg.history_svg(history))
+    assert is_drawing_sound(history.to_svg())
     for number in range(1, len(SCALES)):
         shown, diff = (
             client.show(f"p/weights@v{number}"),
             client.diff(f"p/weights@v{number}", f"p/weights@v{number + 1}"),
         )
-        assert is_drawing_sound(_svg.showing_svg(shown) + _svg.diff_svg(diff))
+        assert is_drawing_sound(shown.to_svg() + diff.to_svg())
         assert showing_data(shown)
         assert diff_data(diff)
     assert is_drawing_sound(plot_svg(plot_data(history, "x")))

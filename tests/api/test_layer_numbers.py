@@ -8,8 +8,8 @@ import pytest
 from support.in_process import TOKEN, Served
 
 from lmvp.client.models import Client
-from lmvp.views.diff_json import diff_data
-from lmvp.views.version_json import showing_data
+from lmvp.views.diff import diff_data
+from lmvp.views.version import showing_data
 
 STEPS = 400
 

@@ -8,14 +8,12 @@ from support.in_process import TOKEN, Served
 
 from lmvp.client.models import Client
 from lmvp.views import version as version_view
-from lmvp.views.curve_charts import curves_data
-from lmvp.views.curves import of_runs
-from lmvp.views.diff import diff_of
-from lmvp.views.diff_json import diff_data
-from lmvp.views.history import History
-from lmvp.views.history_json import history_data
+from lmvp.views.curve_queries import of_runs
+from lmvp.views.curves import curves_data
+from lmvp.views.diff import diff_data, diff_of
+from lmvp.views.history import History, history_data
 from lmvp.views.runs import RecordedRun
-from lmvp.views.version_json import showing_data
+from lmvp.views.version import showing_data
 from lmvp_server.services.access import Caller
 from lmvp_server.web import histories
 from lmvp_server.web.source import ServiceSource

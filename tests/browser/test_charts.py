@@ -10,8 +10,7 @@ import pytest
 from support import sample_history as sample
 
 from lmvp.core.schemas.runs import RunRecord
-from lmvp.views.curve_charts import HUES, chart_svg
-from lmvp.views.curves import Curves, Line
+from lmvp.views.curves import HUES, Curves, Line, chart_svg
 from lmvp.views.runs import Run
 from lmvp_jupyter.curves import CurvesPlot
 from lmvp_jupyter.widgets import MetricsPlot

@@ -11,7 +11,7 @@ import pytest
 
 from lmvp.core import number_format
 from lmvp.core.schemas.runs import RunRecord
-from lmvp.views import curve_charts as drawing
+from lmvp.views import curves as drawing
 from lmvp.views.curves import Curves, Line
 from lmvp.views.runs import Run
 from lmvp_jupyter.bundle import static

@@ -7,7 +7,8 @@ from support import sample_history as sample
 
 from lmvp.core.manifest import Manifest, Tensor
 from lmvp.core.schemas import Amount, Changes
-from lmvp.views.history import Diff, History
+from lmvp.views.diff import Diff
+from lmvp.views.history import History
 from lmvp.views.layer_chart import tall
 
 LONG = "encoder_with_a_long_name.transformer_layers.{}.self_attention.value_projection.weight"

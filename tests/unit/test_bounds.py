@@ -24,15 +24,14 @@ from lmvp.core.schemas import (
 )
 from lmvp.core.schemas.models import version_html, version_text
 from lmvp.errors import ServerError
-from lmvp.views import diff as compare
+from lmvp.views import code_diff as compare
 from lmvp.views import layer_strip
-from lmvp.views.diff import Diff, unified_diff
-from lmvp.views.diff_tables import CODE_ROWS, code_lines
+from lmvp.views.code_diff import unified_diff
+from lmvp.views.diff import CODE_ROWS, Diff, code_lines
 from lmvp.views.history import History
-from lmvp.views.history_json import plot_data
-from lmvp.views.version import Showing
+from lmvp.views.metric_plot import plot_data
+from lmvp.views.version import Showing, showing_data
 from lmvp.views.version_graph import lanes
-from lmvp.views.version_json import showing_data
 
 AT = datetime(2026, 11, 30, tzinfo=timezone.utc)
 

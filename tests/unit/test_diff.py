@@ -4,7 +4,7 @@ from support import sample_history as sample
 
 from lmvp.core.layers import group_of
 from lmvp.core.manifest import File, Manifest, Tensor
-from lmvp.views.history import Diff
+from lmvp.views.diff import Diff
 
 
 def tensor(name, shape=(256, 256), digest="0", dtype="F32"):

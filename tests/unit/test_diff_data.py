@@ -6,8 +6,7 @@ from support import sample_history as sample
 
 from lmvp.core.manifest import File, Manifest, Tensor
 from lmvp.core.schemas import Amount, Changes
-from lmvp.views.diff import Diff
-from lmvp.views.diff_json import diff_data
+from lmvp.views.diff import Diff, diff_data
 
 
 def tensor(name, digest="0", shape=(8, 8)):

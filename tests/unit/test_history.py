@@ -10,8 +10,7 @@ from lmvp.core.sanitize import width
 from lmvp.core.schemas import Layers
 from lmvp.core.schemas.models import version_text
 from lmvp.errors import InvalidArgument, MissingDependency, NotFound, ServerUnavailable
-from lmvp.views._text import history_text
-from lmvp.views.history import SHOWN, History
+from lmvp.views.history import SHOWN, History, history_text
 
 
 def test_it_is_a_sequence_newest_first():

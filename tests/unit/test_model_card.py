@@ -20,8 +20,7 @@ from lmvp.views.model_card import (
     is_cheap,
     nodes,
 )
-from lmvp.views.version import Showing
-from lmvp.views.version_json import showing_data
+from lmvp.views.version import Showing, showing_data
 
 CARD = """# Birds
 

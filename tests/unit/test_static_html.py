@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 from support import sample_history as sample
 
 from lmvp.views.history import History
-from lmvp.views.history_json import plot_data
-from lmvp.views.metric_plot import plot_html, plot_svg
+from lmvp.views.metric_plot import plot_data, plot_html, plot_svg
 
 VOID = {"img", "wbr"}
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from lmvp.core import number_format
-from lmvp.views.curve_charts import tick_words
+from lmvp.views.curves import tick_words
 from lmvp_server.web.axes import Axis
 
 

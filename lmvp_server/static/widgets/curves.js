@@ -1,6 +1,6 @@
 // Curves of one or more runs, updated while they are logged.
 // 
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.curve_charts.curves_data`. While
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.curves.curves_data`. While
 // a run is active, messages bring new data: `{ kind: "news", head, lines }`, with complete lines that the kernel
 // downsampled. A zoom requests its range with `{ kind: "zoom", from, to }` and gets finer lines when the kernel is
 // free. System metrics are a nested view below the charts: `data.system`, and messages with `section: "system"`. The

@@ -1,6 +1,6 @@
 // The diff of two versions: the layer chart, the tree of layers, then metrics, params, packages and code.
 // 
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.diff_json.diff_data`. When
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.diff.diff_data`. When
 // a layer is opened, the view requests histograms with `{ kind: "histograms", tensors }` and gets `{ kind:
 // "histograms", tensors, before }`, each a dict of `{ low, high, counts }` by name.
 import { guardKeys, make } from "./dom.js";

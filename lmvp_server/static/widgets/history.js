@@ -1,6 +1,6 @@
 // The history of a model as a table with four tracks: graph, version, layer strip, metric.
 // 
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.history_json.history_data`, and
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.history.history_data`, and
 // `model.get("selected")`, the keys of the selected rows. It runs in a notebook cell and in a page of the console. To
 // query other rows, it sends `{ kind: "query", where, order, first, text }` and gets new data. Actions (`pull`,
 // `alias`, `diff`, `columns`) get the reply `{ kind: "done" | "failed" | "confirm", of, words }`.

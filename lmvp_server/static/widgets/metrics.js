@@ -1,6 +1,6 @@
 // A metric over the versions of a model: lines follow the graph, the best version is marked.
 // 
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.history_json.plot_data`. It needs a
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.metric_plot.plot_data`. It needs a
 // global `uPlot`: in a notebook, both are in one text; a page of the console loads the vendored script first.
 /* global uPlot */
 import { metricLabels } from "./axes.js";

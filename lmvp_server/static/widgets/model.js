@@ -1,6 +1,6 @@
 // One version of a model: layer strip, tree of tensors with histograms on demand, origin and children.
 // 
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.version_json.showing_data`.
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.version.showing_data`.
 // Histograms are requested as in diff.js with `{ kind: "histograms", tensors }`; the reply is `{ kind, tensors }`.
 import { copyButton, guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";

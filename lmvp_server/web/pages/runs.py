@@ -13,8 +13,8 @@ from lmvp.core.sanitize import clean
 from lmvp.core.schemas.runs import RunEnd, RunRecord, RunUpdate
 from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.views import runs as write
-from lmvp.views.curve_charts import curves_data, curves_html
 from lmvp.views.curves import Curves as Drawn
+from lmvp.views.curves import curves_data, curves_html
 from lmvp.views.run_comparison import Comparison
 from lmvp_server.api.base import as_json
 from lmvp_server.web import curves, run_charts, run_tables

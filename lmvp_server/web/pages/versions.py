@@ -14,11 +14,10 @@ from lmvp.core.schemas import Version as VersionRecord
 from lmvp.core.schemas.models import version_facts
 from lmvp.errors import NotFound
 from lmvp.views import _text
-from lmvp.views.diff import cells_of
-from lmvp.views.diff_json import diff_data
+from lmvp.views.code_diff import cells_of
+from lmvp.views.diff import diff_data
 from lmvp.views.snippets import comment, pull_code
-from lmvp.views.version import show
-from lmvp.views.version_json import showing_data
+from lmvp.views.version import show, showing_data
 from lmvp_server.services.files import parts
 from lmvp_server.services.paging import Page
 from lmvp_server.web import code, versions
