@@ -33,10 +33,10 @@ from lmvp.core.number_format import plural, versions_with_trash
 from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, InvalidManifest, NotFound
 from lmvp_server.data_folder import DataFolder
 from lmvp_server.services import INDEXES
+from lmvp_server.services.audit import event
 from lmvp_server.services.chunk_reader import Decoder, read_manifest
-from lmvp_server.services.events import event
 from lmvp_server.services.headers import check_headers
-from lmvp_server.services.tensor_digests import TensorDigests
+from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.stores.base import Change, Delete, Moment, Put, Record
 from lmvp_server.stores.local.chunks import FolderChunks
 from lmvp_server.stores.local.records import TinyDbRecords

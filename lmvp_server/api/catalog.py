@@ -67,7 +67,9 @@ class ProjectHandler(
             right=access.OWN,
             query=(NOW,),
             note="The response states the versions, the bytes, and the time until which they can be restored.",
-            call=lambda services, caller, given: services.removal.project(caller, given.project, for_good=given.now),
+            call=lambda services, caller, given: services.trash.remove_project(
+                caller, given.project, for_good=given.now
+            ),
         ),
     ),
 ):
@@ -132,7 +134,7 @@ class ModelHandler(
             schemas.Removed,
             right=access.MAINTAIN,
             query=(NOW,),
-            call=lambda services, caller, given: services.removal.model(
+            call=lambda services, caller, given: services.trash.remove_model(
                 caller, given.project, given.model, for_good=given.now
             ),
         ),

@@ -36,7 +36,7 @@ class GcHandler(
             request=schemas.Collect,
             right=access.ADMIN,
             note="`removed` also deletes the files of decided contributions.",
-            slow_call=lambda services, caller, given, _: services.purging.collect(caller, removed=given.body.removed),
+            slow_call=lambda services, caller, given, _: services.trash.collect(caller, removed=given.body.removed),
         ),
     ),
 ):

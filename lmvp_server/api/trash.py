@@ -18,7 +18,7 @@ class TrashHandler(
             schemas.RemovedItem,
             many=True,
             right=access.ENTER,
-            call=lambda services, caller, _: services.undelete.everything(caller),
+            call=lambda services, caller, _: services.trash.items(caller),
         ),
     ),
 ):
@@ -35,7 +35,7 @@ class ProjectTrashHandler(
             schemas.RemovedItem,
             many=True,
             right=access.MAINTAIN,
-            call=lambda services, caller, given: services.undelete.of_project(caller, given.project),
+            call=lambda services, caller, given: services.trash.items_of_project(caller, given.project),
         ),
     ),
 ):
@@ -52,7 +52,7 @@ class ProjectUndeleteHandler(
             schemas.Project,
             right=access.ENTER,
             note="An account can restore a project that it removed and owns. 409 if a new project has its name.",
-            call=lambda services, caller, given: services.undelete.project(caller, given.project),
+            call=lambda services, caller, given: services.trash.restore_project(caller, given.project),
         ),
     ),
 ):
@@ -68,7 +68,7 @@ class ModelUndeleteHandler(
             "Restore a removed model with its versions.",
             schemas.Model,
             right=access.MAINTAIN,
-            call=lambda services, caller, given: services.undelete.model(caller, given.project, given.model),
+            call=lambda services, caller, given: services.trash.restore_model(caller, given.project, given.model),
         ),
     ),
 ):
@@ -84,7 +84,7 @@ class VersionUndeleteHandler(
             "Restore a removed version.",
             schemas.Version,
             right=access.MAINTAIN,
-            call=lambda services, caller, given: services.undelete.version(
+            call=lambda services, caller, given: services.trash.restore_version(
                 caller, given.project, given.model, given.revision
             ),
         ),

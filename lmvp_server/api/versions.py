@@ -26,7 +26,7 @@ from lmvp_server.api.route import JSON_LIMIT, Cost, Given, Route
 from lmvp_server.services import access
 from lmvp_server.services.histograms import BINS, BINS_LIMIT, LIMITS
 from lmvp_server.services.pushes import OpenPush
-from lmvp_server.services.queries import EVERY, Asked
+from lmvp_server.services.versions import EVERY, Asked
 
 FRAMES = "application/x-lmvp-frames"
 AGAINST: Text[str] = Text(
@@ -165,7 +165,7 @@ class VersionHandler(
             right=access.MAINTAIN,
             query=(NOW,),
             note="409 if an alias points at it.",
-            call=lambda services, caller, given: services.removal.version(
+            call=lambda services, caller, given: services.trash.remove_version(
                 caller, given.project, given.model, given.revision, for_good=given.now
             ),
         ),

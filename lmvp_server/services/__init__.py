@@ -19,35 +19,30 @@ from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.contributions import Contributions
-from lmvp_server.services.credentials import Credentials
 from lmvp_server.services.devices import Devices
 from lmvp_server.services.files import Files
 from lmvp_server.services.forks import Forks
 from lmvp_server.services.fsck import Checking
-from lmvp_server.services.gc import Sweeping
+from lmvp_server.services.gc import Leases, Sweeping
 from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.identities import Identities
 from lmvp_server.services.ingest import Intake
 from lmvp_server.services.invitations import Invitations
 from lmvp_server.services.layers import LayerStrips
-from lmvp_server.services.leases import Leases
 from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.members import Members, ProjectRoles
 from lmvp_server.services.metrics import Metrics
 from lmvp_server.services.passwords import Passwords
-from lmvp_server.services.purging import Purging
 from lmvp_server.services.push_quota import PushLimits
 from lmvp_server.services.pushes import Pushes
-from lmvp_server.services.removal import Removal
 from lmvp_server.services.retention import Retention
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.search import Search
-from lmvp_server.services.sessions import Sessions
+from lmvp_server.services.sessions import Credentials, Sessions
 from lmvp_server.services.signin_links import SignInLinks
-from lmvp_server.services.tensor_changes import Measuring
-from lmvp_server.services.tensor_digests import TensorDigests
+from lmvp_server.services.tensors import Measuring, TensorDigests
 from lmvp_server.services.tokens import Tokens
-from lmvp_server.services.undelete import Undelete
+from lmvp_server.services.trash import Trash
 from lmvp_server.services.usage import Usage
 from lmvp_server.services.users import Users
 from lmvp_server.services.versions import Versions
@@ -93,9 +88,7 @@ class Services:
     audit: Audit
     measuring: Measuring
     upkeep: Upkeep
-    removal: Removal
-    undelete: Undelete
-    purging: Purging
+    trash: Trash
     retention: Retention
     usage: Usage
     checking: Checking
@@ -148,8 +141,7 @@ class Services:
         credentials = Credentials(users, tokens, sessions, roles)
         invitations = Invitations(records, catalog, users, roles)
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
-        purging = Purging(records, series, upkeep, keep_removed)
-        removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
+        trash = Trash(records, series, catalog, versions, upkeep, keep_removed)
         digests = TensorDigests(decoder)  # shared: it remembers the digests that it has verified
         pushes = Pushes(records, chunks, catalog, versions, decoder, runs, digests, shared=shared, limits=push_limits)
         return cls(
@@ -166,10 +158,8 @@ class Services:
             audit,
             measuring,
             upkeep,
-            removal,
-            Undelete(records, catalog, versions, keep_removed),
-            purging,
-            Retention(records, catalog, versions, removal, upkeep, purging),
+            trash,
+            Retention(records, catalog, versions, trash, upkeep),
             Usage(records, chunks, series, catalog),
             Checking(records, chunks, series, decoder, audit, digests),
             Backups(records, chunks, series, decoder, upkeep, leases),
@@ -255,7 +245,7 @@ class Services:
         self.passwords.report()
         # Deletion comes before compaction, which would otherwise encode chunks that are about to be deleted.
         self.retention.apply_rules(go_on)
-        self.purging.purge(go_on)
+        self.trash.purge(go_on)
         self.backups.forget_dead()  # before `settle_up`, which runs the deletions that these backups deferred
         self.upkeep.settle_up(go_on)
         self.upkeep.end_old_pushes(go_on)

@@ -7,16 +7,19 @@ or cut off.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from lmvp.core.schemas import Head, Problem
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, LmvpError
 from lmvp_server.process import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, every_project
+from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Document, RecordStore
 
@@ -163,3 +166,36 @@ def head_of(records: RecordStore, space: str, name: str) -> Head:
     newest = records.events(space, newest_first=True, limit=1)
     seq, chain = (newest[0]["seq"], newest[0]["chain"]) if newest else (0, "")
     return Head(space=space, name=name, seq=seq, chain=chain)
+
+
+_logger = logging.getLogger("lmvp_server")
+
+
+def event(who: str, action: str, what: str, before: object = None, after: object = None) -> Document:
+    """Return an event with the current time.
+
+    Examples
+    --------
+    >>> event("ada", "user.add", "grace")["action"]
+    'user.add'
+    """
+    return {"at": now(), "who": who, "action": action, "what": what, "before": before, "after": after}
+
+
+@contextmanager
+def recorded(records: RecordStore, who: str, action: str, what: str) -> Iterator[Document]:
+    """Record an action on the server with its result, or with its failure.
+
+    The body of the `with` statement puts the result into the yielded document.
+    """
+    result: Document = {}
+    try:
+        yield result
+    except Exception as error:
+        failure = {"failed": error.message if isinstance(error, LmvpError) else type(error).__name__}
+        try:
+            records.commit(SERVER, [], [event(who, action, what, None, failure)])
+        except (LmvpError, OSError) as failed:  # often the same cause as that of the failure, such as a full disk
+            _logger.warning("the failure of %s could not be recorded as an event: %s", action, failed)
+        raise
+    records.commit(SERVER, [], [event(who, action, what, None, result)])

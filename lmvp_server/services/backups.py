@@ -23,10 +23,10 @@ from lmvp.core.schemas import Backup, BackupSpace, WantedPieces
 from lmvp.errors import Conflict, IntegrityError, InvalidRequest, NotFound, TooLarge
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.chunk_reader import Decoder
-from lmvp_server.services.events import event
-from lmvp_server.services.leases import Leases
+from lmvp_server.services.gc import Leases
 from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.stores.base import ChunkStore, Moment, Record, RecordStore, SeriesStore
 

@@ -36,7 +36,7 @@ from lmvp_server.services.chunk_reader import (
     false_size,
 )
 from lmvp_server.services.delta_graph import Links
-from lmvp_server.services.tensor_changes import Measuring
+from lmvp_server.services.tensors import Measuring
 from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 

@@ -20,7 +20,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.paging import Page
-from lmvp_server.services.tensor_digests import TensorDigests
+from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, next_number, shelf, version_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore
 

@@ -22,10 +22,10 @@ from lmvp.errors import (
 )
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER
-from lmvp_server.services.credentials import Credentials
-from lmvp_server.services.events import event
 from lmvp_server.services.rate_limit import Throttle, network_of
+from lmvp_server.services.sessions import Credentials
 from lmvp_server.services.tokens import NAME_LIMIT, Tokens
 from lmvp_server.stores.base import RecordStore
 

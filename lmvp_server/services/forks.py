@@ -22,15 +22,15 @@ from lmvp.core.schemas import NewPush
 from lmvp.errors import AlreadyExists, Conflict, IntegrityError
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.chunk_reader import Decoder, read_manifest
 from lmvp_server.services.clock import now
 from lmvp_server.services.delta_graph import Links, link_of
-from lmvp_server.services.events import event
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.pushes import Pushes
-from lmvp_server.services.tensor_digests import TensorDigests
+from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 

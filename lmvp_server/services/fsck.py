@@ -23,12 +23,11 @@ from lmvp.core.schemas import Head, Problem
 from lmvp.errors import IntegrityError, InvalidManifest, LmvpError
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
-from lmvp_server.services.audit import Audit
+from lmvp_server.services.audit import Audit, recorded
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.chunk_reader import Decoder, read_manifest
-from lmvp_server.services.events import recorded
 from lmvp_server.services.headers import check_headers
-from lmvp_server.services.tensor_digests import TensorDigests
+from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.services.versions import name_of, version_id
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 

@@ -10,9 +10,9 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from lmvp_server.services.access import OPERATOR, OWNER
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import REMOVED, SERVER
 from lmvp_server.services.catalog import still as still
-from lmvp_server.services.events import event
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 TABLES = ("invitations", "webhooks")

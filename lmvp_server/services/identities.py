@@ -17,12 +17,12 @@ from lmvp.core.schemas import IdentityRecord, NewUser
 from lmvp.errors import AlreadyExists, Conflict, NotAuthenticated, NotFound
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
-from lmvp_server.services.credentials import Credentials
-from lmvp_server.services.events import event
 from lmvp_server.services.invitations import Invitations
 from lmvp_server.services.paging import Page
+from lmvp_server.services.sessions import Credentials
 from lmvp_server.services.users import Users, new_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 

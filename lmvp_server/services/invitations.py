@@ -20,9 +20,9 @@ from lmvp.core.schemas import Invitation, Invite, NewUser
 from lmvp.errors import AccessDenied, AlreadyExists, Conflict, InvalidArgument, NotFound
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import ROLES, Caller, Roles, highest
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
-from lmvp_server.services.events import event
 from lmvp_server.services.grants import member_id
 from lmvp_server.services.rate_limit import Throttle, network_of
 from lmvp_server.services.users import Users, new_id

@@ -27,7 +27,7 @@ from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp_server.process import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
-from lmvp_server.services.tensor_changes import Measuring
+from lmvp_server.services.tensors import Measuring
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import Record
 

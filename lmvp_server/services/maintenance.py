@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
 
+from lmvp.errors import IntegrityError
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import recorded
 from lmvp_server.services.catalog import SERVER, every_project
 from lmvp_server.services.compaction import Compacted, Compaction, total
-from lmvp_server.services.damage import passed_over
 from lmvp_server.services.delta_graph import Links
-from lmvp_server.services.events import recorded
-from lmvp_server.services.gc import Sweeping, Swept
-from lmvp_server.services.leases import Leases
+from lmvp_server.services.gc import Leases, Sweeping, Swept
 from lmvp_server.stores.base import ChunkStore, Document, RecordStore
+
+_logger = logging.getLogger("lmvp_server")
+
+
+@contextmanager
+def passed_over(space: str) -> Iterator[None]:
+    """Skip the rest of the block if data of a project is damaged, and log the error. `fsck` reports the damage."""
+    try:
+        yield
+    except IntegrityError:  # any other error, such as a full disk, affects more than this project and is raised
+        _logger.exception("project %s is left alone", space)
 
 
 def _always() -> bool:

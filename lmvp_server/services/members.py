@@ -9,9 +9,9 @@ from lmvp.core.schemas import Group, Member, ProjectChange
 from lmvp.errors import Conflict, InvalidArgument, NotFound
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import OWNER, ROLES, VIEWER, Caller, highest
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
-from lmvp_server.services.events import event
 from lmvp_server.services.grants import member_id
 from lmvp_server.services.users import Users
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore

@@ -15,8 +15,8 @@ from typing import Any
 
 from lmvp.errors import InvalidArgument, NotAuthenticated, ProofRequired
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER
-from lmvp_server.services.events import event
 from lmvp_server.services.rate_limit import Backoff, Throttle, network_of
 from lmvp_server.stores.base import Record, RecordStore
 

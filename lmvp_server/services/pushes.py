@@ -45,7 +45,7 @@ from lmvp_server.services.clock import now
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
-from lmvp_server.services.tensor_digests import TensorDigests
+from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 

@@ -15,10 +15,8 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.contributions import check_rule
-from lmvp_server.services.damage import passed_over
-from lmvp_server.services.maintenance import Upkeep
-from lmvp_server.services.purging import Purging
-from lmvp_server.services.removal import Removal
+from lmvp_server.services.maintenance import Upkeep, passed_over
+from lmvp_server.services.trash import Trash
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -31,12 +29,11 @@ class Retention:
         records: RecordStore,
         catalog: Catalog,
         versions: Versions,
-        removal: Removal,
+        trash: Trash,
         upkeep: Upkeep,
-        purging: Purging,
     ) -> None:
         self._records, self._catalog, self._versions = records, catalog, versions
-        self._removal, self._upkeep, self._purging = removal, upkeep, purging
+        self._trash, self._upkeep = trash, upkeep
 
     def prune(self, caller: Caller, project: str, model: str, asked: Prune) -> Document:
         """Delete the versions of a model that a rule does not keep. A dry run only lists them.
@@ -58,7 +55,7 @@ class Retention:
         if asked.dry_run:
             going = self._going(place, rule)
             ids = {record.id for record in going}
-            ids |= self._purging.released_with(place.space, ids)
+            ids |= self._trash.released_with(place.space, ids)
             freed = self._upkeep.would_free(place.space, ids).bytes if going else 0
         else:
             going, freed = self._take_away(caller, place, rule)
@@ -114,5 +111,5 @@ class Retention:
         return [record for record in records if record.data["number"] not in stay]
 
     def _take_away(self, caller: Caller, place: Place, rule: str) -> tuple[list[Record], int]:
-        going = self._removal.drop(caller, place, lambda: self._going(place, rule), "version.prune", keep=False)
-        return going, self._removal.reclaim(place.project) if going else 0
+        going = self._trash.drop(caller, place, lambda: self._going(place, rule), "version.prune", keep=False)
+        return going, self._trash.reclaim(place.project) if going else 0

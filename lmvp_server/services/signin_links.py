@@ -15,11 +15,10 @@ from lmvp.core.schemas import NewSignInLink, SignInLink
 from lmvp.errors import AccessDenied, Conflict, NotAuthenticated
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER
-from lmvp_server.services.credentials import Credentials
-from lmvp_server.services.events import event
 from lmvp_server.services.rate_limit import Throttle
-from lmvp_server.services.sessions import Sessions, session_id
+from lmvp_server.services.sessions import Credentials, Sessions, session_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Put, Record, RecordStore
 
 LIFE = 300.0

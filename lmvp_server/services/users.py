@@ -20,9 +20,9 @@ from lmvp.core.schemas import (
 from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, LmvpError, NotAuthenticated, NotFound
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import OPERATOR, Caller
+from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
-from lmvp_server.services.events import event
 from lmvp_server.services.paging import Page
 from lmvp_server.services.passwords import Passwords, check_password, hashed
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore

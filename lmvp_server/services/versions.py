@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -15,14 +16,59 @@ from lmvp.core.references import Revision, suggest
 from lmvp.core.schemas import Amendment, Child
 from lmvp.errors import Conflict, InvalidReference, NotFound
 from lmvp_server.process import cancellation
-from lmvp_server.services import access, grants, metadata, paging
+from lmvp_server.services import access, filters, grants, metadata, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.chunk_reader import manifest_bytes, read_manifest
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
-from lmvp_server.services.queries import EVERY, Asked
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query for versions of a list; see `filters` for the language.
+
+    Parameters
+    ----------
+    where : str
+        A filter; empty for all versions.
+    order : str
+        A field to sort by, with `-` before it for descending order; empty for newest first.
+    """
+
+    where: str = ""
+    order: str = ""
+
+    def page(self, every: Iterable[Document], page: Page) -> Document:
+        """Return a page of the versions that match.
+
+        The cursor is a count of items, not the number of a version, because the order can be by any field.
+        """
+        match = filters.parse(self.where, filters.VERSION) if self.where else None
+        found = [one for one in map(_with_text, every) if match is None or match(one)]
+        if self.order:
+            found.sort(key=filters.order(self.order, filters.VERSION))
+        first = page.cursor or 0
+        shown = [{key: value for key, value in one.items() if key not in _FOR_FILTERS} for one in found[first:]]
+        more = str(first + page.limit) if len(shown) > page.limit else None
+        return {"items": shown[: page.limit], "next": more, "total": len(found)}
+
+
+EVERY = Asked()
+"""The query for all versions, newest first."""
+
+_FOR_FILTERS = ("name", "text")
+"""Fields that `_with_text` adds for filters. They are not part of the answer."""
+
+
+def _with_text(version: Document) -> Document:
+    """Add the fields that only filters read."""
+    cancellation.check()  # a model can have many versions, and the client may have disconnected
+    name = f"v{version['number']}"
+    words = (name, version["message"], version["author"], *version["aliases"])
+    return {**version, "name": name, "text": " ".join(words).casefold()}
+
 
 DELETED_CONTRIBUTIONS = "deleted_contributions"
 """The table of contributions whose files are deleted.

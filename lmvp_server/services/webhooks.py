@@ -22,10 +22,9 @@ from lmvp.core.schemas import MadeWebhook, NewWebhook, Webhook
 from lmvp.errors import Conflict, InvalidArgument, NotFound
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import OPERATOR, Caller, Roles
-from lmvp_server.services.audit import head_of
+from lmvp_server.services.audit import event, head_of
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
-from lmvp_server.services.events import event
 from lmvp_server.services.users import Users
 from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore

@@ -17,7 +17,7 @@ from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.metrics import Asked, as_curves
 from lmvp_server.services.paging import Page
-from lmvp_server.services.tensor_changes import AT_ONCE
+from lmvp_server.services.tensors import AT_ONCE
 
 _KEYS = 1000
 """Maximum number of metrics of a run that are read."""

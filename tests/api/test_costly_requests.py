@@ -15,7 +15,7 @@ from lmvp.errors import TooManyRequests
 from lmvp_server.http import compression
 from lmvp_server.http.queues import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CallerQueue, CostlyWork
 from lmvp_server.services.runs import Runs
-from lmvp_server.services.tensor_changes import Measuring
+from lmvp_server.services.tensors import Measuring
 
 DIFF = "/p/p/m/-/diff?from=v1&to=v2"
 

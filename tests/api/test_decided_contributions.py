@@ -67,7 +67,7 @@ def test_declined_contribution_frees_its_bytes_after_the_time_of_removed_objects
     decided = datetime.fromisoformat(declined["decided_at"])
     assert datetime.fromisoformat(declined["until"]) == decided + WEEK
     tidy(shop)
-    done = shop.services.purging.collect(ADA)
+    done = shop.services.trash.collect(ADA)
     assert (done["decided"], done["decided_until"]) == (1, declined["until"])
     assert sizes(shop)["p/m@c1 (declined)"] > 1_000_000
     assert shop.files("c1")["weights.safetensors"] == bytes_of(weights(1, 2))
@@ -80,7 +80,7 @@ def test_declined_contribution_frees_its_bytes_after_the_time_of_removed_objects
     kept = shop.services.contributions.one(ADA, "p", "m", "c1")
     assert (kept["status"], kept["reason"], kept["until"], kept["version"]["stored"]) == ("declined", "worse", None, 0)
     assert kept["deleted_at"] > kept["decided_at"]
-    assert shop.services.purging.collect(ADA)["decided"] == 0
+    assert shop.services.trash.collect(ADA)["decided"] == 0
     assert sound(shop)
 
 
@@ -90,10 +90,10 @@ def test_withdrawn_contribution_is_freed_by(shop, way):
     propose(shop, weights(1, 2))
     shop.services.contributions.withdraw(ADA, "p", "m", "c1")
     if way == "gc with what was removed":
-        assert shop.services.purging.collect(ADA, removed=True)["bytes"] > 1_000_000
+        assert shop.services.trash.collect(ADA, removed=True)["bytes"] > 1_000_000
     else:
         opened(shop, NOTHING)
-        tidy(shop) if way == "idle" else shop.services.purging.collect(ADA)
+        tidy(shop) if way == "idle" else shop.services.trash.collect(ADA)
     assert content(shop) == before
     events = [one for one in shop.services.records.events(shop.space) if one["action"] == "contribution.purge"]
     assert [(one["what"], one["before"]["status"]) for one in events] == [("p/m@c1", "withdrawn")]
@@ -127,7 +127,7 @@ def test_push_in_flight_keeps_the_chunks_of_a_declined_contribution(shop):
     decline(shop)
     push_id, _, answer = shop.begin(tree, message="again")
     assert answer.missing == ()
-    assert shop.services.purging.collect(ADA, removed=True)["chunks"] == 0
+    assert shop.services.trash.collect(ADA, removed=True)["chunks"] == 0
     made = shop.services.pushes.commit(ADA, "p", "m", push_id)
     assert made["number"] == 2
     assert shop.files("v2")["weights.safetensors"] == bytes_of(tree)
@@ -139,7 +139,7 @@ def test_push_that_is_sent_again_finds_its_deleted_contribution(shop):
     shop.send(push_id, described, answer.missing)
     made = shop.services.pushes.commit(ADA, "p", "m", push_id)
     decline(shop)
-    shop.services.purging.collect(ADA, removed=True)
+    shop.services.trash.collect(ADA, removed=True)
     again = shop.services.pushes.commit(ADA, "p", "m", push_id)
     assert (again["number"], again["digest"], again["status"]) == (1, made["digest"], "declined")
     assert shop.services.contributions.of_project(ADA, "p", Page(9))["total"] == 1
@@ -149,7 +149,7 @@ def test_list_has_contributions_without_files_in_their_order(shop):
     for number in range(1, 4):
         propose(shop, weights(number, 1))
     decline(shop, "c2")
-    shop.services.purging.collect(ADA, removed=True)
+    shop.services.trash.collect(ADA, removed=True)
     contributions = shop.services.contributions
     listed = contributions.of_project(ADA, "p", Page(9))
     assert [(one["number"], one["status"]) for one in listed["items"]] == [
@@ -158,7 +158,7 @@ def test_list_has_contributions_without_files_in_their_order(shop):
     assert [one["number"] for one in contributions.of_project(ADA, "p", Page(9), "declined")["items"]] == [2]
     assert propose(shop, weights(4, 1))["number"] == 4
     assert contributions.comment(ADA, "p", "m", "c2", "a pity")["comments"][0]["words"] == "a pity"
-    shop.services.removal.model(ADA, "p", "m", for_good=True)
+    shop.services.trash.remove_model(ADA, "p", "m", for_good=True)
     assert shop.services.records.find(shop.space, "deleted_contributions") == []
 
 
@@ -172,10 +172,10 @@ def test_accepted_contribution_frees_its_bytes_after_its_version_is_deleted(shop
     assert shop.files("c1")["weights.safetensors"] == bytes_of(weights(1, 2)), "its version is still there"
     shop.push(step(FIRST), metrics={"acc": 0.9})
     stated = shop.services.retention.prune(ADA, "p", "m", Prune(keep="last:1", dry_run=True))["bytes"]  # v1 and v2
-    freed = shop.services.removal.version(ADA, "p", "m", "v2", for_good=True)["bytes"]
+    freed = shop.services.trash.remove_version(ADA, "p", "m", "v2", for_good=True)["bytes"]
     assert freed > 1_000_000, "the bytes that the contribution shares with v2"
     assert stated > freed
-    shop.services.removal.version(ADA, "p", "m", "v3", for_good=True)
+    shop.services.trash.remove_version(ADA, "p", "m", "v3", for_good=True)
     assert content(shop) == before
     with pytest.raises(NotFound, match="it was accepted on"):
         shop.files("c1")
@@ -184,9 +184,9 @@ def test_accepted_contribution_frees_its_bytes_after_its_version_is_deleted(shop
 def test_accepted_contribution_is_kept_while_its_version_can_be_restored(shop):
     propose(shop, weights(1, 2))
     shop.services.contributions.accept(ADA, "p", "m", "c1")
-    shop.services.removal.version(ADA, "p", "m", "v2")
-    assert shop.services.purging.collect(ADA)["decided"] == 0
-    shop.services.undelete.version(ADA, "p", "m", "v2")
+    shop.services.trash.remove_version(ADA, "p", "m", "v2")
+    assert shop.services.trash.collect(ADA)["decided"] == 0
+    shop.services.trash.restore_version(ADA, "p", "m", "v2")
     assert shop.files("v2")["weights.safetensors"] == bytes_of(weights(1, 2))
 
 
@@ -225,6 +225,6 @@ def test_kill_between_the_record_and_the_chunks_loses_nothing(shop, moment):
     assert kept["deleted_at"] > kept["decided_at"]
     assert shop.files("v1")["weights.safetensors"] == bytes_of(FIRST)
     assert sound(shop)
-    shop.services.purging.collect(ADA)
+    shop.services.trash.collect(ADA)
     assert content(shop) == before
     assert sound(shop)

@@ -80,10 +80,10 @@ def approved(services, caller):
 
 
 def removed_project(services, caller):
-    services.removal._keep = services.undelete._keep = services.purging._keep = timedelta(days=9)
+    services.trash._keep = timedelta(days=9)
     services.catalog.create_project(caller, "old")
-    services.removal.project(caller, "old")
-    return lambda: services.undelete.project(caller, "old")
+    services.trash.remove_project(caller, "old")
+    return lambda: services.trash.restore_project(caller, "old")
 
 
 IDENTITY = Identity("https://id.example.org", "1", "Ada")
@@ -99,7 +99,7 @@ BY_OWNER = {
     "member.set": lambda s, c: lambda: s.members.set_member(c, "digits", "ada", "maintainer"),
     "member.remove": lambda s, c: lambda: s.members.remove(c, "digits", "keeper"),
     "project.change": lambda s, c: lambda: s.members.change_project(c, "digits", ProjectChange(public=True)),
-    "project.remove": lambda s, c: lambda: s.removal.project(c, "digits"),
+    "project.remove": lambda s, c: lambda: s.trash.remove_project(c, "digits"),
     "invitation.create": lambda s, c: lambda: s.invitations.create(c, Invite(project="digits", role="owner", days=30)),
     "invitation.revoke": lambda s, c: (lambda id_: lambda: s.invitations.revoke(c, id_))(invitation(s).id),
     "webhook.add": lambda s, c: lambda: s.webhooks.add(c, "digits", HOOK),
@@ -258,7 +258,7 @@ def test_project_of_the_same_name_gets_no_grant(services, monkeypatch):
     caller = by_token(services, "grace")
 
     def replace_project():
-        services.removal.project(ROOT, "digits")
+        services.trash.remove_project(ROOT, "digits")
         services.catalog.create_project(caller, "digits")
 
     found = before_commit(services, monkeypatch, "invitation.create", replace_project)

@@ -19,9 +19,8 @@ from lmvp.errors import IntegrityError, InvalidManifest
 from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
 from lmvp_server.restore import restore
-from lmvp_server.services import tensor_digests
-from lmvp_server.services.tensor_digests import TensorDigests
-from lmvp_server.services.tensors import TensorReader
+from lmvp_server.services import tensors
+from lmvp_server.services.tensors import TensorDigests, TensorReader
 
 
 @pytest.fixture
@@ -173,7 +172,7 @@ def test_verification_reads_each_chunk_once(shop, monkeypatch):
 
 def test_tensors_that_share_many_bytes_are_refused_before_they_are_read(shop, monkeypatch):
     """Overlapping tensors would make the server hash the same bytes again and again."""
-    monkeypatch.setattr(tensor_digests, "_FREE", 0)
+    monkeypatch.setattr(tensors, "_DIGEST_FREE", 0)
     described = describe(pack(small()))
     first = described.manifest.tensors[0]
     size = described.manifest.files[0].size - first.offset - 4

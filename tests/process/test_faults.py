@@ -39,7 +39,7 @@ def compact(shop, _acknowledge):
 
 
 def remove(shop, acknowledge):
-    shop.services.removal.version(ADA, "p", "m", "2")
+    shop.services.trash.remove_version(ADA, "p", "m", "2")
     acknowledge("-2")
 
 
@@ -57,7 +57,7 @@ def collect(shop, _acknowledge):
 
 
 def drop_model(shop, acknowledge):
-    shop.services.removal.model(ADA, "p", "m")
+    shop.services.trash.remove_model(ADA, "p", "m")
     acknowledge("all")
 
 

@@ -164,7 +164,7 @@ def test_what_is_removed_meanwhile_is_not_damage(shop):
 
     def advance(*_):
         if not removed:
-            removed.append(shop.services.removal.version(ADA, "p", "m", "v2"))
+            removed.append(shop.services.trash.remove_version(ADA, "p", "m", "v2"))
 
     assert shop.services.checking.check(ADA, True, advance)["problems"] == []
     assert removed
@@ -177,7 +177,7 @@ def test_a_version_that_is_removed_before_its_manifest_is_read_is_not_damage(sho
 
     def slow(*names):
         monkeypatch.setattr(shop.services.chunks, "manifest", manifest)
-        shop.services.removal.version(ADA, "p", "m", "v1")
+        shop.services.trash.remove_version(ADA, "p", "m", "v1")
         return manifest(*names)
 
     monkeypatch.setattr(shop.services.chunks, "manifest", slow)

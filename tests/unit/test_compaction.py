@@ -144,13 +144,13 @@ def test_strip_of_a_version_compares_with_an_older_one_when_its_parent_was_remov
     shop.push(one), shop.push(two), shop.push(three)
     if packed:
         shop.services.upkeep.compact(ADA)
-    shop.services.removal.version(ADA, "p", "m", "2")
-    shop.services.purging.collect(ADA)
+    shop.services.trash.remove_version(ADA, "p", "m", "2")
+    shop.services.trash.collect(ADA)
     layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.measuring)
     assert layers.strips(ADA, "p", "m", [3, 1]).strips == {"3": "0xx", "1": "+++"}
     assert layers.one(ADA, "p", "m", "3").strips == {"3": "0xx"}
-    shop.services.removal.version(ADA, "p", "m", "1")
-    shop.services.purging.collect(ADA)
+    shop.services.trash.remove_version(ADA, "p", "m", "1")
+    shop.services.trash.collect(ADA)
     layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.measuring)
     assert layers.strips(ADA, "p", "m", [3]).strips == {}, "nothing is left to compare with"
     assert layers.one(ADA, "p", "m", "3").strips == {}
@@ -205,7 +205,7 @@ def test_a_base_that_is_encoded_anew_while_it_is_read(shop, monkeypatch):
     def get(space, chunk):
         calls.append(chunk)
         if len(calls) == 2:  # the base, when the chunk was read; meanwhile version 1 goes
-            shop.services.removal.version(ADA, "p", "m", "1")
+            shop.services.trash.remove_version(ADA, "p", "m", "1")
         return real(space, chunk)
 
     monkeypatch.setattr(shop.services.chunks, "get", get)

@@ -27,7 +27,7 @@ from lmvp_server.http.compression import LIMIT, Gzip
 from lmvp_server.services import filters, layers, search
 from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.layers import LayerState, LayerStrips, _axis
-from lmvp_server.services.tensor_changes import affordable
+from lmvp_server.services.tensors import affordable
 from lmvp_server.web.versions import TENSORS, shown_part
 
 

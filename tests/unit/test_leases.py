@@ -32,7 +32,7 @@ def test_what_is_removed_during_a_backup_stays_until_it_ends(shop):
     services, chunks = shop.services, shop.chunks_of(1)
     backup = services.backups.begin(ADA)
     before = records(shop, backup)
-    assert services.removal.version(ADA, "p", "m", "1")["bytes"] == 0
+    assert services.trash.remove_version(ADA, "p", "m", "1")["bytes"] == 0
     assert services.upkeep.collect(ADA)["bytes"] == 0
     assert all(frames(shop, backup, chunks))
     assert records(shop, backup) == before
@@ -44,7 +44,7 @@ def test_what_is_removed_during_a_backup_stays_until_it_ends(shop):
 def test_a_project_that_is_removed_during_a_backup(shop):
     services, chunks, space = shop.services, shop.chunks_of(1), shop.space
     backup = services.backups.begin(ADA)
-    assert services.removal.project(ADA, "p")["bytes"] == 0
+    assert services.trash.remove_project(ADA, "p")["bytes"] == 0
     services.upkeep.collect(ADA)
     reads = services.backups.pieces(ADA, backup.id, space, "chunks", WantedPieces(want=tuple(chunks)))
     assert all(read() for read in reads)
@@ -69,7 +69,7 @@ def test_pushes_and_compaction_go_on_and_do_not_show(shop):
 def test_a_backup_that_is_not_heard_of_any_more(shop):
     services, chunks = shop.services, shop.chunks_of(1)
     backup = services.backups.begin(ADA)
-    services.removal.version(ADA, "p", "m", "1")
+    services.trash.remove_version(ADA, "p", "m", "1")
     services.upkeep._leases.lifetime = -1.0
     services.tidy_up(lambda: True)
     assert services.chunks.missing(shop.space, chunks) == chunks[-1:]
@@ -91,7 +91,7 @@ def test_a_sweep_that_began_before_the_backup_deletes_nothing_after_it(shop, mon
         return marked
 
     monkeypatch.setattr(services.upkeep._sweeping, "_mark", late)
-    assert services.removal.version(ADA, "p", "m", "1")["bytes"] == 0
+    assert services.trash.remove_version(ADA, "p", "m", "1")["bytes"] == 0
     assert services.chunks.missing(shop.space, chunks) == []
     services.backups.end(ADA, begun[0].id)
 

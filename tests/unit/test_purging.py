@@ -20,20 +20,20 @@ def test_when_its_time_is_over_it_goes_by_itself(tmp_path):
         return shop.services
 
     services = opened(7)
-    services.removal.version(ADA, "p", "m", "1")
-    services.removal.model(ADA, "p", "other")
+    services.trash.remove_version(ADA, "p", "m", "1")
+    services.trash.remove_model(ADA, "p", "other")
     services.tidy_up(lambda: True)
-    assert services.undelete.everything(ADA)["total"] == 2
+    assert services.trash.items(ADA)["total"] == 2
     services.close()
     services = opened(1e-9)
     before = services.usage.of_project(ADA, "p")["disk"]["chunks"]
     services.tidy_up(lambda: True)
-    assert services.undelete.everything(ADA)["total"] == 0
+    assert services.trash.items(ADA)["total"] == 0
     assert services.usage.of_project(ADA, "p")["disk"]["chunks"] < before
     purged = [one["what"] for one in services.records.events(services.catalog.find_project(ADA, "p").id)
               if one["action"].endswith(".purge")]  # fmt: skip
     assert purged == ["p/other", "p/m@v1"]
-    services.removal.project(ADA, "p")
+    services.trash.remove_project(ADA, "p")
     services.tidy_up(lambda: True)
     assert services.records.spaces() == ["server"]
     services.close()

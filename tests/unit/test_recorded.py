@@ -97,7 +97,7 @@ def test_it_goes_without_what_contradicts_it(shop):
 def test_a_number_that_is_taken_or_passed(shop):
     shop.push(weights(4, 1, 20))
     shop.push(weights(5, 1, 20))
-    shop.services.removal.version(ADA, "p", "m", "1")
+    shop.services.trash.remove_version(ADA, "p", "m", "1")
     with pytest.raises(errors.Conflict, match="v2 of p/m is another one"):
         put(shop, recorded(2))
     with pytest.raises(errors.Conflict, match="v1 cannot be put in"):

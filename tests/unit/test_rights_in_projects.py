@@ -74,9 +74,9 @@ def push(services, caller, number, model="mlp", **fields):
 
 def removed(services, what):
     if what == "version":
-        services.removal.version(ROOT, "digits", "mlp", "1")
+        services.trash.remove_version(ROOT, "digits", "mlp", "1")
     elif what == "model":
-        services.removal.model(ROOT, "digits", "mlp")
+        services.trash.remove_model(ROOT, "digits", "mlp")
     else:
         ended(services)
         services.runs.remove(ROOT, "digits", RUN)
@@ -102,10 +102,10 @@ ACTIONS = {
     "version.create": lambda s, c: push(s, c, 3),
     "alias.move with a push": lambda s, c: push(s, c, 1, aliases=("best",)),
     "version.amend": lambda s, c: lambda: s.versions.amend(c, "digits", "mlp", "1", Amendment(message="new")),
-    "version.remove": lambda s, c: lambda: s.removal.version(c, "digits", "mlp", "1"),
+    "version.remove": lambda s, c: lambda: s.trash.remove_version(c, "digits", "mlp", "1"),
     "version.prune": lambda s, c: lambda: s.retention.prune(c, "digits", "mlp", Prune(keep="last:1")),
     "version.undelete": lambda s, c: after(
-        lambda: removed(s, "version"), lambda: s.undelete.version(c, "digits", "mlp", "1")
+        lambda: removed(s, "version"), lambda: s.trash.restore_version(c, "digits", "mlp", "1")
     ),
     "alias.move": lambda s, c: lambda: s.aliases.move(c, "digits", "mlp", "production", "1"),
     "alias.remove": lambda s, c: after(
@@ -113,8 +113,10 @@ ACTIONS = {
     ),
     "model.create": lambda s, c: lambda: s.catalog.create_model(c, "digits", "new"),
     "model.amend": lambda s, c: lambda: s.retention.change_model(c, "digits", "mlp", ModelChange(description="new")),
-    "model.remove": lambda s, c: lambda: s.removal.model(c, "digits", "mlp"),
-    "model.undelete": lambda s, c: after(lambda: removed(s, "model"), lambda: s.undelete.model(c, "digits", "mlp")),
+    "model.remove": lambda s, c: lambda: s.trash.remove_model(c, "digits", "mlp"),
+    "model.undelete": lambda s, c: after(
+        lambda: removed(s, "model"), lambda: s.trash.restore_model(c, "digits", "mlp")
+    ),
     "model.fork": lambda s, c: lambda: s.forks.fork(c, "digits", "mlp", "digits/copy"),
     "contribution.propose": lambda s, c: push(s, c, 3, propose=True),
     "contribution.accept": lambda s, c: lambda: s.contributions.accept(c, "digits", "mlp", "c1"),

@@ -17,9 +17,8 @@ from lmvp.core.run_frames import (
 )
 from lmvp.errors import InvalidRequest
 from lmvp_server.stores.local.series import series
-from lmvp_server.stores.local.series.auto_step import numbered
 from lmvp_server.stores.local.series.folder import FolderSeries
-from lmvp_server.stores.local.series.stats import Stats
+from lmvp_server.stores.local.series.stats import Stats, numbered
 
 SERIES = series.__file__.rpartition("/")[0]
 

@@ -37,10 +37,10 @@ def test_stored_size_includes_the_chunks_of_a_removed_owner(shop, packed, how):
     before = sizes(shop)
     assert sum(before.values()) == shop.on_disk("chunks")
     if how == "version":
-        shop.services.removal.version(ADA, "p", "m", "1")
+        shop.services.trash.remove_version(ADA, "p", "m", "1")
     else:
-        shop.services.removal.model(ADA, "p", "m")
-    shop.services.purging.collect(ADA)
+        shop.services.trash.remove_model(ADA, "p", "m")
+    shop.services.trash.collect(ADA)
     (left,) = sizes(shop).values()
     assert left == shop.on_disk("chunks")
     assert left > 1_000_000
@@ -50,8 +50,8 @@ def test_stored_size_of_an_equal_version_is_that_of_its_removed_original(shop):
     shop.push(weights(0), "m")
     shop.push(weights(0), "n")
     assert sizes(shop) == {"m@v1": shop.on_disk("chunks"), "n@v1": 0}
-    shop.services.removal.model(ADA, "p", "m")
-    shop.services.purging.collect(ADA)
+    shop.services.trash.remove_model(ADA, "p", "m")
+    shop.services.trash.collect(ADA)
     assert sizes(shop) == {"n@v1": shop.on_disk("chunks")}
 
 
@@ -63,6 +63,6 @@ def test_stored_size_grows_with_chunks_that_lose_their_base(shop):
         tree = step(tree, seed)
     shop.services.upkeep.compact(ADA)
     assert sum(sizes(shop).values()) == shop.on_disk("chunks")
-    shop.services.removal.version(ADA, "p", "m", "3")
-    shop.services.purging.collect(ADA)
+    shop.services.trash.remove_version(ADA, "p", "m", "3")
+    shop.services.trash.collect(ADA)
     assert sum(sizes(shop).values()) == shop.on_disk("chunks")

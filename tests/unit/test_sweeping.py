@@ -29,7 +29,7 @@ def history(shop, length, model="m", start=0):
 
 
 def rm(shop, number, model="m"):
-    return shop.services.removal.version(ADA, "p", model, str(number))
+    return shop.services.trash.remove_version(ADA, "p", model, str(number))
 
 
 def everything(shop):
@@ -85,7 +85,7 @@ def test_chunks_that_others_have_stay(shop):
     freed = rm(shop, 1)["bytes"]
     assert freed < 10_000
     assert shop.files(1, "other")["weights.safetensors"] == bytes_of(tree)
-    assert shop.services.removal.model(ADA, "p", "other")["bytes"] > 1_000_000
+    assert shop.services.trash.remove_model(ADA, "p", "other")["bytes"] > 1_000_000
 
 
 def test_rm_of_a_model(shop):
@@ -93,7 +93,7 @@ def test_rm_of_a_model(shop):
     others = history(shop, 2, "other", start=9)
     shop.services.aliases.move(ADA, "p", "m", "production", "2")
     before = everything(shop)
-    freed = shop.services.removal.model(ADA, "p", "m")
+    freed = shop.services.trash.remove_model(ADA, "p", "m")
     assert freed == {"versions": 3, "bytes": before - everything(shop)}
     with pytest.raises(NotFound):
         shop.services.catalog.model(ADA, "p", "m")
@@ -105,7 +105,7 @@ def test_rm_of_a_project(shop):
     history(shop, 2)
     shop.push(weights(5), project="q")
     space = shop.space
-    freed = shop.services.removal.project(ADA, "p")
+    freed = shop.services.trash.remove_project(ADA, "p")
     assert freed["versions"] == 2
     assert freed["bytes"] > 2_000_000
     assert [one for one in shop.folder.rglob("*") if space in str(one)] == []
@@ -166,7 +166,7 @@ def test_sweeps_and_pushes_at_once(shop):
             number = shop.push(tree, model, message=str(seed))["number"]
             pushed[model, number] = tree
             if seed % 3 == 2:
-                shop.services.removal.version(ADA, "p", model, str(number - 1))
+                shop.services.trash.remove_version(ADA, "p", model, str(number - 1))
                 del pushed[model, number - 1]
 
     def collect():
@@ -282,7 +282,7 @@ def meanwhile(shop, monkeypatch):
 def test_a_push_while_its_model_is_removed_leaves_no_version_without_a_model(shop, meanwhile):
     shop.push(weights(0, 1), aliases=("best",))
     meanwhile("model.remove", lambda: shop.push(weights(1, 1), aliases=("new",)))
-    assert shop.services.removal.model(ADA, "p", "m")["versions"] == 2
+    assert shop.services.trash.remove_model(ADA, "p", "m")["versions"] == 2
     for table in ("models", "versions", "aliases", "names"):
         assert not shop.services.records.find(shop.space, table), table
     assert not shop.services.versions.of_project(ADA, "p", Page(10, None))["items"]
@@ -292,7 +292,7 @@ def test_a_push_while_its_model_is_removed_leaves_no_version_without_a_model(sho
 @pytest.mark.parametrize("kind", ["model", "project"])
 def test_who_removes_what_was_made_anew_meanwhile_removes_all_of_it(shop, meanwhile, kind):
     names = ("p", "m") if kind == "model" else ("p",)
-    remove = getattr(shop.services.removal, kind)
+    remove = getattr(shop.services.trash, f"remove_{kind}")
 
     def again():
         remove(ADA, *names)

@@ -13,9 +13,9 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock
 
 from blake3 import blake3
 
@@ -23,7 +23,58 @@ from lmvp.core import files
 from lmvp.core.files import atomic_write, disk_errors, sync_folder
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Buffer, ChunkStore
-from lmvp_server.stores.local.shared_lock import SharedLock
+
+
+class SharedLock:
+    """A lock with shared and exclusive mode. A thread that waits for exclusive mode blocks new sharers.
+
+    Examples
+    --------
+    >>> lock = SharedLock()
+    >>> with lock.shared(), lock.shared():
+    ...     pass
+    >>> with lock.alone():
+    ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._sharing = 0
+        self._waiting = 0
+        self._taken = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the lock shared.
+
+        Do not nest it in the same thread: a waiting exclusive holder would cause a deadlock.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken and not self._waiting)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._sharing -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock exclusively."""
+        with self._changed:
+            # Blocks new sharers, so that a constant stream of them cannot starve this thread.
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._taken and not self._sharing)
+            self._waiting -= 1
+            self._taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
+
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -15,18 +15,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import msgspec
 from tinydb import TinyDB
 
+from lmvp.core.files import disk_errors, make_folder, new_file, sync_folder
 from lmvp.errors import InvalidName, ServerError
 from lmvp_server.stores.base import Change, ConcurrentChange, Document, Moment, Put, Record, RecordStore
+from lmvp_server.stores.local.event_log import EventFile, Head, head_of
 from lmvp_server.stores.local.journal import Envelope, Operation
 from lmvp_server.stores.local.journal_storage import COMPACT_AT, Closed, JournalledStorage
 from lmvp_server.stores.local.recovery import SUFFIX, Files, spaces_in
-from lmvp_server.stores.local.restore import lay_down
+from lmvp_server.stores.local.snapshot import Image, Meta, write_snapshot
 from lmvp_server.stores.local.table import RecordTable
 
 SERVER = "server"
@@ -275,3 +279,49 @@ def _expect(change: Change, current: Record | None) -> None:
     rev = current.rev if current else 0
     if change.expect is not None and change.expect != rev:
         raise ConcurrentChange(f"{change.table}/{change.id} is at revision {rev}, not {change.expect}")
+
+
+_GENERATION = 1
+_BATCH = 1000  # events written at a time
+
+
+def lay_down(files: Files, moment: Moment) -> None:
+    """Replace the files of a space with those of a snapshot. An empty snapshot writes no files."""
+    folder = files.snapshot.parent
+    with disk_errors(folder):
+        make_folder(folder, sync=True)
+        files.remove()
+        if not moment.next_seq and not moment.count:
+            return
+        head, size = _write_events(files, moment)
+        # The order matters: recovery reports a snapshot without its journal as damaged.
+        _touch(files)
+        meta = Meta(
+            generation=_GENERATION,
+            commits=1,  # any number: the next commit continues from it
+            events=head,
+            events_size=size,
+            next_seq=dict(moment.next_seq),
+        )
+        write_snapshot(files.snapshot, Image(meta, {name: list(rows) for name, rows in moment.tables.items()}))
+        sync_folder(folder)
+
+
+def _write_events(files: Files, moment: Moment) -> tuple[Head, int]:
+    """Write the events unchanged. Their chain is not verified here; `RecordStore.verify` does that."""
+    log, head = EventFile(files.events), Head()
+    try:
+        events = moment.events()
+        while page := [msgspec.json.encode(event) + b"\n" for event in islice(events, _BATCH)]:
+            log.extend(page)
+            log.flush()
+            head = head_of(page[-1])
+        log.sync()
+    finally:
+        log.close()
+    return head, log.size
+
+
+def _touch(files: Files) -> None:
+    with new_file(files.journal(_GENERATION)):
+        pass

@@ -160,7 +160,7 @@ class StoragePage(AdminPage):
         """Run gc, compaction or fsck. A script gets progress lines; without JavaScript, the page is sent at the end."""
         fields = self.form()
         works: dict[str, Callable[[Callable[[int, int], None]], Any]] = {
-            "gc": lambda _: self.services.purging.collect(self.caller, removed=fields.get("removed") == "1"),
+            "gc": lambda _: self.services.trash.collect(self.caller, removed=fields.get("removed") == "1"),
             "compact": lambda _: self.services.upkeep.compact(self.caller),
             "fsck": lambda tell: self.services.checking.check(self.caller, False, tell, ()),
         }

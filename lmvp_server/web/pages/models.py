@@ -94,5 +94,5 @@ class ModelPage(ConsolePage):
 
     def remove(self, _fields: Fields, project: str, model: str) -> str:
         """Remove the model. It can be restored from the trash."""
-        self.services.removal.model(self.caller, project, model)
+        self.services.trash.remove_model(self.caller, project, model)
         return f"p/{project}/-/removed"

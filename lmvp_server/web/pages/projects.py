@@ -166,7 +166,7 @@ class TrashPage(ProjectTabPage):
     def context(self, project: str) -> PageContext:  # type: ignore[override]
         """Return the objects in the trash."""
         common = self.common(project)
-        return "removed.html", {**common, "items": self.services.undelete.of_project(self.caller, project)["items"]}
+        return "removed.html", {**common, "items": self.services.trash.items_of_project(self.caller, project)["items"]}
 
     def undelete(self, fields: Fields, project: str) -> str:
         """Restore an object from the trash."""
@@ -176,7 +176,7 @@ class TrashPage(ProjectTabPage):
             return f"p/{project}/-/runs/{run}"
         model, _, revision = fields.get("name", "").partition("/")[2].partition("@")
         if revision:
-            self.services.undelete.version(self.caller, project, model, revision)
+            self.services.trash.restore_version(self.caller, project, model, revision)
         else:
-            self.services.undelete.model(self.caller, project, model)
+            self.services.trash.restore_model(self.caller, project, model)
         return f"p/{project}/{model}" + (f"@{revision}" if revision else "")

@@ -98,7 +98,7 @@ class ProjectSettingsPage(ProjectTabPage):
 
     def remove(self, _fields: Fields, project: str) -> str:
         """Remove the project. An admin can restore it from the trash."""
-        self.services.removal.project(self.caller, project)
+        self.services.trash.remove_project(self.caller, project)
         return ""
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:

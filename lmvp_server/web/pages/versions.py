@@ -179,7 +179,7 @@ class VersionPage(ConsolePage):
 
     def remove(self, _fields: Fields, project: str, model: str, revision: str) -> str:
         """Remove the version. It can be restored from the trash."""
-        self.services.removal.version(self.caller, project, model, revision)
+        self.services.trash.remove_version(self.caller, project, model, revision)
         return f"p/{project}/{model}"
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 from zlib import crc32
 
@@ -32,8 +34,73 @@ from lmvp.core.downsample import Blocks, blocks_of, fold
 from lmvp.core.files import atomic_write
 from lmvp.errors import IntegrityError, NotFound
 from lmvp_server.stores.local.series.columns import Table
-from lmvp_server.stores.local.series.page_cache import PAGES
-from lmvp_server.stores.local.series.pyramid import BLOCK, FOLD, starts_of
+
+_CACHE_LIMIT = 64 << 20
+
+
+class Pages:
+    """A cache that removes the least recently used entries.
+
+    Parameters
+    ----------
+    limit : int, default 64 MiB
+        The maximum size in bytes. The newest entry stays even if it alone is larger.
+    """
+
+    def __init__(self, limit: int = _CACHE_LIMIT) -> None:
+        self._limit, self._size = limit, 0
+        self._held: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, name: tuple[Path, int], read: Callable[[], Any]) -> Any:
+        """Return the entry under a name; if it is missing, call `read` and store the result.
+
+        `read` runs without the lock.
+        """
+        with self._lock:
+            if name in self._held:
+                self._held.move_to_end(name)
+                return self._held[name]
+        value = read()
+        with self._lock:
+            # Another thread can have read the same page meanwhile.
+            if name not in self._held:
+                self._held[name] = value
+                self._size += _bytes(value)
+            # The entry that was just read must stay, even if it is larger than the limit.
+            while self._size > self._limit and len(self._held) > 1:
+                self._size -= _bytes(self._held.popitem(last=False)[1])
+        return value
+
+    def forget(self, path: Path) -> None:
+        """Remove all entries of a file."""
+        with self._lock:
+            for name in [name for name in self._held if name[0] == path]:
+                self._size -= _bytes(self._held.pop(name))
+
+
+def _bytes(value: Any) -> int:
+    return sum(getattr(value, name).nbytes for name in value.__slots__)
+
+
+PAGES = Pages()
+"""The cache of this process."""
+
+
+BLOCK = 256
+"""Points in a block of the first level."""
+FOLD = 32
+"""Blocks of the first level in a block of the second level."""
+
+
+def starts_of(sizes: npt.NDArray[np.intp], width: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Split groups of rows into blocks of at most `width` rows. Return the starts, and the blocks of each group."""
+    # Rounds up: the last block of a group can be shorter.
+    counts = -(-sizes // width)
+    before = np.cumsum(sizes) - sizes
+    rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return (np.repeat(before, counts) + rank * width).astype(np.intp), counts
+
 
 PAGE_ROWS = 1 << 16  # 2.3 MB uncompressed
 _COLUMNS = ("keys", "steps", "values", "times", "epochs")

@@ -31,7 +31,6 @@ from lmvp_server.process import cancellation
 from lmvp_server.stores.base import CursorLost, Gap, KeyState, SeriesState
 from lmvp_server.stores.local.journal import AppendFile
 from lmvp_server.stores.local.series import seal_state, wal
-from lmvp_server.stores.local.series.auto_step import numbered
 from lmvp_server.stores.local.series.columns import (
     Cuts,
     Table,
@@ -41,7 +40,7 @@ from lmvp_server.stores.local.series.columns import (
 from lmvp_server.stores.local.series.reading import View, has_dropped, overlap
 from lmvp_server.stores.local.series.seal_state import Saved, Writer
 from lmvp_server.stores.local.series.segment import Segment, write_segment
-from lmvp_server.stores.local.series.stats import ROW, Stats
+from lmvp_server.stores.local.series.stats import ROW, Stats, numbered
 
 _logger = logging.getLogger("lmvp_server")
 _SMALL = 5_000  # points below which selecting a key from a table needs no sorted index
