@@ -12,7 +12,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.versions import Versions
-from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Document, Put, Record, RecordStore
 
 
 class Aliases:
@@ -79,7 +79,8 @@ class Aliases:
         return alias
 
     def _set(self, caller: Caller, place: Place, name: str, revision: str | None) -> None:
-        while True:
+
+        def attempt() -> None:
             version = None if revision is None else self._versions.find(place, revision)
             if version is not None and "contribution" in version.data:
                 raise Conflict(f"{revision} is only proposed", hint="accept it first; then an alias can stand at it")
@@ -90,12 +91,10 @@ class Aliases:
                 # waits for it, so that the answer is durable.
                 self._records.commit(place.space, [])
                 return
-            try:
-                check = grants.still(self._records, caller, right(place, name), place.project)
-                self._records.commit(place.space, [put, *hold(version)], events, check=check)
-            except ConcurrentChange:  # look up the version and the alias again
-                continue
-            return
+            check = grants.still(self._records, caller, right(place, name), place.project)
+            self._records.commit(place.space, [put, *hold(version)], events, check=check)
+
+        self._records.retry(attempt)
 
 
 PROTECTED = ("production",)

@@ -38,7 +38,7 @@ from lmvp_server.services.chunk_reader import (
 from lmvp_server.services.delta_graph import Links
 from lmvp_server.services.tensors import Measuring
 from lmvp_server.services.versions import Versions, version_id
-from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore
 
 _logger = logging.getLogger("lmvp_server")
 
@@ -304,17 +304,15 @@ class Compaction:
 
     def _settle(self, space: str, owner: str, less: int, packed: int | None) -> None:
         """Update the stored size of a version, and with `packed` its state of compaction."""
-        while (version := self._records.get(space, "versions", owner)) is not None:
-            news: Document = {"stored": max(0, version.data["stored"] - less)}
+
+        def settled(version: Document) -> Document | None:
+            news: Document = {"stored": max(0, version["stored"] - less)}
             if packed is not None:
                 news["packed"] = packed
-            if news.items() <= version.data.items():  # avoid a write to disk if nothing changes
-                return
-            try:
-                self._records.commit(space, [Put("versions", version.id, version.data | news, version.rev)])
-            except ConcurrentChange:
-                continue
-            return
+            # None avoids a write to disk if nothing changes.
+            return None if news.items() <= version.items() else version | news
+
+        self._records.update(space, "versions", owner, settled)
 
     def _pack_chunk(self, task: Task, work: _Work, chunk: str, go_on: Callable[[], bool]) -> None:
         """Encode a chunk if that makes it smaller."""

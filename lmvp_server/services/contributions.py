@@ -22,7 +22,7 @@ from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.paging import Page
 from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, next_number, shelf, version_id
-from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, Document, Put, Record, RecordStore
 
 PROPOSED, ACCEPTED, DECLINED, WITHDRAWN = STATUSES = ("proposed", "accepted", "declined", "withdrawn")
 WORDS_LIMIT, COMMENTS_LIMIT = 10_000, 500
@@ -125,7 +125,8 @@ class Contributions:
         Conflict
             If it is already decided, or does not meet the requirement of the model.
         """
-        while True:
+
+        def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.WRITE, project)
             found = self._open(place, number)
@@ -144,8 +145,10 @@ class Contributions:
             ]  # fmt: skip
             after = {"number": following, "digest": version["digest"], "author": version["author"]}
             events = [_event(caller, "contribution.accept", place, found, after)]
-            if self._commit(caller, access.WRITE, place, changes, events):
-                return self.one(caller, project, model, number)
+            self._commit(caller, access.WRITE, place, changes, events)
+            return self.one(caller, project, model, number)
+
+        return self._records.retry(attempt)
 
     def decline(self, caller: Caller, project: str, model: str, number: str, reason: str) -> Document:
         """Decline a contribution, with a reason."""
@@ -158,7 +161,8 @@ class Contributions:
         return self._decide(caller, project, model, number, WITHDRAWN, "")
 
     def _decide(self, caller: Caller, project: str, model: str, number: str, status: str, reason: str) -> Document:
-        while True:
+
+        def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             right = access.PROPOSE if status == WITHDRAWN else access.WRITE
             access.require(caller, right, project)
@@ -167,12 +171,15 @@ class Contributions:
             if status == WITHDRAWN and not own:
                 raise AccessDenied(f"c{number} is of {found.data['author']}", hint="a maintainer can decline it")
             events = [_event(caller, f"contribution.{_VERBS[status]}", place, found, reason or None)]
-            if self._commit(caller, right, place, [_decided(found, caller, status, reason=reason)], events):
-                return self.one(caller, project, model, number)
+            self._commit(caller, right, place, [_decided(found, caller, status, reason=reason)], events)
+            return self.one(caller, project, model, number)
+
+        return self._records.retry(attempt)
 
     def comment(self, caller: Caller, project: str, model: str, number: str, words: str) -> Document:
         """Add a comment to a contribution. This is possible after the decision too."""
-        while True:
+
+        def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.PROPOSE, project)
             found = self._find(place, number)
@@ -186,19 +193,16 @@ class Contributions:
             events = [_event(caller, "contribution.comment", place, found, None)]
             table = DELETED_CONTRIBUTIONS if "deleted_at" in data["contribution"] else "versions"
             change: Change = Put(table, found.id, data, expect=found.rev)
-            if self._commit(caller, access.PROPOSE, place, [change], events):
-                return self.one(caller, project, model, number)
+            self._commit(caller, access.PROPOSE, place, [change], events)
+            return self.one(caller, project, model, number)
+
+        return self._records.retry(attempt)
 
     # -- steps
 
-    def _commit(self, caller: Caller, right: str, place: Place, changes: list[Change], events: list[Document]) -> bool:
-        """Commit the changes; return False after a concurrent change, so that the caller retries."""
+    def _commit(self, caller: Caller, right: str, place: Place, changes: list[Change], events: list[Document]) -> None:
         check = grants.still(self._records, caller, right, place.project)
-        try:
-            self._records.commit(place.space, changes, events, check=check)
-        except ConcurrentChange:
-            return False
-        return True
+        self._records.commit(place.space, changes, events, check=check)
 
     def _find(self, place: Place, number: str) -> Record:
         digits = number.lower().removeprefix("c")

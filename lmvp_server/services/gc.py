@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import msgspec
@@ -27,7 +28,7 @@ from lmvp_server.services.compaction import replace_frame
 from lmvp_server.services.delta_graph import Links
 from lmvp_server.services.push_quota import LIFETIME
 from lmvp_server.services.pushes import StagedPush
-from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Put, Record, RecordStore
+from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore
 
 LEASE_LIFETIME = 300.0
 """Seconds from the last request of a backup until its lease expires."""
@@ -305,14 +306,10 @@ class Sweeping:
         """Correct the stored size of each version: chunks can grow, or belong to another version after a deletion."""
         for id_, chunks in marked.versions.items():
             stored = sum(self._size(space, chunk) for chunk in chunks)
-            while (version := self._records.get(space, "versions", id_)) and version.data["stored"] != stored:
-                news = version.data | {"stored": stored}
-                try:
-                    self._records.commit(space, [Put("versions", id_, news, version.rev)])
-                except ConcurrentChange:
-                    continue
-                except StorageFull:  # the next gc corrects it
-                    return
+            try:
+                self._records.update(space, "versions", id_, partial(_with_stored, stored))
+            except StorageFull:  # the next gc corrects it
+                return
 
     def has_old_pushes(self, space: str) -> bool:
         """Whether a project has expired pushes."""
@@ -343,3 +340,8 @@ def _first_alive(links: Links, dead: set[str], chunk: str) -> str | None:
             return base
         base = links.base(base)
     return None
+
+
+def _with_stored(stored: int, version: Document) -> Document | None:
+    """Return the record of a version with another stored size; None if it has this size."""
+    return None if version["stored"] == stored else version | {"stored": stored}

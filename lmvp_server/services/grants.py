@@ -13,7 +13,7 @@ from lmvp_server.services.access import OPERATOR, OWNER
 from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import REMOVED, SERVER
 from lmvp_server.services.catalog import still as still
-from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, Delete, Document, Put, Record, RecordStore
 
 TABLES = ("invitations", "webhooks")
 """The tables of grants for a project."""
@@ -86,15 +86,14 @@ def ended(grant: Record, home: Record, by: str, table: str) -> tuple[Change, Doc
 
 def end_lost(records: RecordStore, by: str) -> None:
     """End all grants whose account is no longer an owner, in a separate commit."""
-    while True:
+
+    def attempt() -> None:
         changes, events = lost(records, by)
         if not changes:
             return
-        try:
-            records.commit(SERVER, changes, events)
-        except ConcurrentChange:
-            continue
-        return
+        records.commit(SERVER, changes, events)
+
+    records.retry(attempt)
 
 
 def _holder(records: RecordStore, grant: Record, table: str) -> str:

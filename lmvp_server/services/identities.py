@@ -150,7 +150,8 @@ class Identities:
         access.require(caller, access.ACCOUNT)
         self._find(caller, id_)  # a wrong id is an error before the password is checked, which is slow and limited
         self._users.prove(caller, password)
-        while True:
+
+        def attempt() -> IdentityRecord:
             found = self._find(caller, id_)
             account = self._records.get(SERVER, "users", found.data["user"])
             changes: list[Change] = [Delete(_TABLE, found.id, expect=found.rev)]
@@ -166,11 +167,10 @@ class Identities:
             name = account.data["name"] if account is not None else found.data["user"]
             told = event(caller.name, "user.disconnect", name, _told(found.id, found.data["issuer"]), None)
             shown = self._shown(found)
-            try:
-                self._records.commit(SERVER, changes, [told], check=access.still(caller, access.ACCOUNT))
-            except ConcurrentChange:
-                continue
+            self._records.commit(SERVER, changes, [told], check=access.still(caller, access.ACCOUNT))
             return shown
+
+        return self._records.retry(attempt)
 
     def connect(self, caller: Caller, identity: Identity, operator: str) -> Record:
         """Connect an identity to the account whose session started the sign-in at the provider.

@@ -14,7 +14,7 @@ from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.grants import member_id
 from lmvp_server.services.users import Users
-from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, Delete, Document, Put, Record, RecordStore
 
 GROUP = "@"
 """The prefix of a group's name, where the name of an account is possible too."""
@@ -107,7 +107,8 @@ class Members:
 
     def _change(self, caller: Caller, project: str, name: str, role: str | None) -> None:
         """Set the role of a member, or with None remove it, and end the grants that depend on its owner role."""
-        while True:
+
+        def attempt() -> None:
             home = self._catalog.find_project(caller, project)
             leaves = role is None and caller.user and self._users.is_named(caller.user, name)
             access.require(caller, *((access.ACCOUNT,) if leaves else (access.OWN, project)))
@@ -130,12 +131,10 @@ class Members:
             # Expects the revision of the project, so that two owners cannot remove each other's role at the same time.
             hold = Put("projects", home.id, home.data, expect=home.rev)
             ended, told = grants.lost(self._records, caller.name, without=() if role == OWNER else (id_,))
-            try:
-                self._records.commit(SERVER, [change, hold, *ended], [entry, *told], check=check)
-            except ConcurrentChange:
-                continue
+            self._records.commit(SERVER, [change, hold, *ended], [entry, *told], check=check)
             grants.end_lost(self._records, caller.name)
-            return
+
+        self._records.retry(attempt)
 
     def _keep_an_owner(self, home: Record, but: Record) -> None:
         """Check that a project has an active owner besides one member."""
@@ -170,18 +169,18 @@ class Members:
             raise InvalidArgument(f"everyone={given.everyone[:40]!r}", hint=f"one of {', '.join(ROLES[:-1])}, or empty")
         given_fields = {"description": given.description, "public": given.public, "everyone": given.everyone}
         fields = {key: value for key, value in given_fields.items() if value is not None}
-        while True:
+
+        def attempt() -> Document:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.OWN, project)
             before = {key: home.data.get(key) for key in fields}
             entry = event(caller.name, "project.change", home.data["name"], before, fields)
-            try:
-                changes = [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)]
-                check = grants.still(self._records, caller, access.OWN, home, expected=True)
-                self._records.commit(SERVER, changes, [entry], check=check)
-            except ConcurrentChange:
-                continue
+            changes = [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)]
+            check = grants.still(self._records, caller, access.OWN, home, expected=True)
+            self._records.commit(SERVER, changes, [entry], check=check)
             return self._catalog.project(caller, project)
+
+        return self._records.retry(attempt)
 
     # -- groups
 
@@ -205,7 +204,8 @@ class Members:
         check_name(name, "group name")
         users = list(dict.fromkeys(self._users.find(each).id for each in names))
         id_ = f"g-{name.lower()}"
-        while True:
+
+        def attempt() -> Group:
             old = self._records.get(SERVER, "groups", id_)
             there = {one.data["user"]: one for one in self._in_group(id_)}
             leaving = [one for user, one in there.items() if user not in users]
@@ -219,18 +219,18 @@ class Members:
             ]
             before = list(self._shown_group(old).users) if old else None
             entry = event(caller.name, "group.set", name, before, list(names))
-            try:
-                check = access.still(caller, access.ADMIN)
-                self._records.commit(SERVER, changes, [entry, *told], check=check)
-            except ConcurrentChange:
-                continue
+            check = access.still(caller, access.ADMIN)
+            self._records.commit(SERVER, changes, [entry, *told], check=check)
             grants.end_lost(self._records, caller.name)
             return self._shown_group(self._group(name))
+
+        return self._records.retry(attempt)
 
     def remove_group(self, caller: Caller, name: str) -> None:
         """Delete a group and its roles in projects."""
         access.require(caller, access.ADMIN)
-        while True:
+
+        def attempt() -> None:
             group = self._group(name)
             belongings = [one.id for one in self._in_group(group.id)]
             members = [one.id for one in self._records.find(SERVER, "members", {"subject": group.id})]
@@ -242,13 +242,11 @@ class Members:
                 *ended,
             ]
             entry = event(caller.name, "group.remove", name, list(self._shown_group(group).users), None)
-            try:
-                check = access.still(caller, access.ADMIN)
-                self._records.commit(SERVER, changes, [entry, *told], check=check)
-            except ConcurrentChange:
-                continue
+            check = access.still(caller, access.ADMIN)
+            self._records.commit(SERVER, changes, [entry, *told], check=check)
             grants.end_lost(self._records, caller.name)
-            return
+
+        self._records.retry(attempt)
 
     def _group(self, name: str) -> Record:
         found = self._records.get(SERVER, "groups", f"g-{name.lower()}")

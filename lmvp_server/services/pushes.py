@@ -47,7 +47,7 @@ from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, shelf, version_id
-from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, ChunkStore, Document, Put, Record, RecordStore
 
 _PUSH = re.compile(r"[0-9a-f]{32}")
 _LIMITS = PushLimits()
@@ -469,7 +469,8 @@ class Pushes:
 
     def _insert(self, caller: Caller, push: OpenPush) -> Record:
         """Write the record of the version with the next number. Retry if another push takes the number first."""
-        while True:
+
+        def attempt() -> Record:
             model = self._model(push)  # read first: if anything below is newer, the commit fails and is retried
             said = push.body.recorded
             if said and (found := imported_versions.already_there(self._versions, push.place, model, said)):
@@ -477,16 +478,15 @@ class Pushes:
                 return found
             latest = self._versions.latest(push.place)
             _check_expected(push, latest)
-            try:
-                if push.body.propose:
-                    return self._propose(caller, push, model, latest)
-                if latest is not None and said is None and _says_nothing_new(push, latest):
-                    return self._only_aliases(caller, push, latest)
-                changes, events = self._changes(caller, push, model, latest)
-                self._records.commit(push.place.space, changes, events, check=self._still(caller, push))
-            except ConcurrentChange:
-                continue
+            if push.body.propose:
+                return self._propose(caller, push, model, latest)
+            if latest is not None and said is None and _says_nothing_new(push, latest):
+                return self._only_aliases(caller, push, latest)
+            changes, events = self._changes(caller, push, model, latest)
+            self._records.commit(push.place.space, changes, events, check=self._still(caller, push))
             return self._versions.find(push.place, str(imported_versions.number(said, model)))
+
+        return self._records.retry(attempt)
 
     def _propose(self, caller: Caller, push: OpenPush, model: Record, latest: Record | None) -> Record:
         """Write the record of a proposed version; see `lmvp_server.services.contributions`."""

@@ -18,7 +18,7 @@ from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.maintenance import Upkeep, passed_over
 from lmvp_server.services.trash import Trash
 from lmvp_server.services.versions import Versions
-from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Document, Put, Record, RecordStore
 
 
 class Retention:
@@ -75,7 +75,8 @@ class Retention:
             check_alias(alias)
         given: Document = msgspec.to_builtins(change)  # with lists instead of tuples, as in records
         fields = {key: value for key, value in given.items() if value is not None}
-        while True:
+
+        def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             # A description changes nothing but text. The other settings can delete versions or weaken protection.
             right = access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN
@@ -84,13 +85,12 @@ class Retention:
             event = {"at": now(), "who": caller.name, "action": "model.amend", "what": place.reference,
                      "before": before, "after": fields}  # fmt: skip
             put = Put("models", place.model.id, {**place.model.data, **fields}, place.model.rev)
-            try:
-                if before != fields:
-                    check = grants.still(self._records, caller, right, place.project)
-                    self._records.commit(place.space, [put], [event], check=check)
-            except ConcurrentChange:
-                continue
+            if before != fields:
+                check = grants.still(self._records, caller, right, place.project)
+                self._records.commit(place.space, [put], [event], check=check)
             return self._catalog.model(caller, project, model)
+
+        return self._records.retry(attempt)
 
     def apply_rules(self, go_on: Callable[[], bool]) -> None:
         """Prune every model that has a rule, as long as `go_on` returns True."""

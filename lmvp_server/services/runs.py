@@ -365,7 +365,8 @@ class Runs:
         """
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.MAINTAIN, project)
-        while True:
+
+        def attempt() -> Document:
             kept = [one for one in self._records.find(home.id, REMOVED_RUNS) if "removed" in one.data]
             named = [one for one in kept if run in (one.id, one.data["name"]) or run.lower() == one.data["key"]]
             if not named and self._records.get(home.id, "runs", run):  # a repeated request
@@ -379,12 +380,11 @@ class Runs:
                 Delete(REMOVED_RUNS, found.id, expect=found.rev),
                 Put("runs", found.id, data, expect=0),
             ]
-            try:
-                check = grants.still(self._records, caller, access.MAINTAIN, home)
-                self._records.commit(home.id, changes, [event], check=check)
-            except ConcurrentChange:
-                continue
+            check = grants.still(self._records, caller, access.MAINTAIN, home)
+            self._records.commit(home.id, changes, [event], check=check)
             return self.run(caller, project, found.id)
+
+        return self._records.retry(attempt)
 
     def missing(self, home: Record, run: str) -> NotFound:
         """Return the error for points of an unknown run. Its code states whether the run was removed."""
@@ -424,7 +424,8 @@ class Runs:
 
     def change(self, caller: Caller, home: Record, run: str, change: Callable[[Record], Document], action: str) -> None:
         """Change the record of a run and write an event. Do nothing if the record stays equal."""
-        while True:
+
+        def attempt() -> None:
             found = self._records.get(home.id, "runs", run)
             if found is None:
                 raise self.missing(home, run)
@@ -434,12 +435,10 @@ class Runs:
             metadata.check_size(data)
             before, after = _differing(found.data, data), _differing(data, found.data)
             events = [self.event(caller, home, action, run, before, after)] if before or after else []
-            try:
-                check = grants.still(self._records, caller, access.LOG, home)
-                self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], events, check=check)
-            except ConcurrentChange:
-                continue
-            return
+            check = grants.still(self._records, caller, access.LOG, home)
+            self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], events, check=check)
+
+        self._records.retry(attempt)
 
     @staticmethod
     def event(caller: Caller, home: Record, action: str, run: str, before: Any, after: Any) -> Document:
@@ -449,12 +448,9 @@ class Runs:
 
     def raise_epoch(self, space: str, run: str, epoch: int) -> None:
         """Store the attempt in the record if it is higher than all before."""
-        while (found := self._records.get(space, "runs", run)) is not None and found.data["epoch"] < epoch:
-            try:
-                self._records.commit(space, [Put("runs", run, {**found.data, "epoch": epoch}, expect=found.rev)])
-            except ConcurrentChange:
-                continue
-            return
+        self._records.update(
+            space, "runs", run, lambda data: {**data, "epoch": epoch} if data["epoch"] < epoch else None
+        )
 
     def attempt(self, space: str, run: str) -> int:
         """Return the attempt of the start or of the last resume of a run."""
@@ -472,15 +468,14 @@ class Runs:
 
     def keep_known(self, space: str, run: str, phase: str) -> None:
         """Copy state of the series to the record, so that lists need not open the series of ended runs."""
-        while (found := self._records.get(space, "runs", run)) is not None and found.data["phase"] != run_records.OPEN:
-            data = {**found.data, **self._known(space, run), "phase": phase}
-            if data == found.data:
-                return
-            try:
-                self._records.commit(space, [Put("runs", run, data, expect=found.rev)])
-            except ConcurrentChange:
-                continue
-            return
+
+        def change(data: Document) -> Document | None:
+            if data["phase"] == run_records.OPEN:
+                return None
+            news = {**data, **self._known(space, run), "phase": phase}
+            return None if news == data else news
+
+        self._records.update(space, "runs", run, change)
 
     # -- maintenance
 

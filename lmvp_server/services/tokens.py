@@ -23,7 +23,7 @@ from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
 from lmvp_server.services.users import Users
-from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, Delete, Document, Put, Record, RecordStore
 
 log = logging.getLogger("lmvp_server")
 
@@ -324,12 +324,7 @@ class Tokens:
             if time.monotonic() - self._noted.get(token, -_NOTED) < _NOTED:
                 return
             self._noted[token] = time.monotonic()
-        found = self._records.get(SERVER, "tokens", token)
-        if found is not None:
-            try:
-                self._records.commit(SERVER, [Put("tokens", token, {**found.data, "used_at": now()}, found.rev)])
-            except ConcurrentChange:  # another request has updated it
-                return
+        self._records.update(SERVER, "tokens", token, lambda data: {**data, "used_at": now()})
 
 
 def _digest(secret: str) -> str:

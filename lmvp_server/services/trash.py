@@ -112,7 +112,8 @@ class Trash:
         keep : bool
             Whether the versions can be restored.
         """
-        while True:
+
+        def attempt() -> list[Record]:
             model = self._records.get(place.space, "models", place.model.id)
             going = list(choose()) if model else []
             if model is None or not going:
@@ -120,13 +121,12 @@ class Trash:
             told = [
                 event(caller.name, action, f"{place.reference}@v{one.data['number']}", one.data, None) for one in going
             ]
-            try:
-                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
-                changes = self._drop_changes(caller, place, model, going, keep=keep)
-                self._records.commit(place.space, changes, told, check=check)
-            except ConcurrentChange:
-                continue
+            check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+            changes = self._drop_changes(caller, place, model, going, keep=keep)
+            self._records.commit(place.space, changes, told, check=check)
             return going
+
+        return self._records.retry(attempt)
 
     def _drop_changes(
         self, caller: Caller, place: Place, model: Record, going: Sequence[Record], *, keep: bool
@@ -150,7 +150,9 @@ class Trash:
     def remove_model(self, caller: Caller, project: str, model: str, *, for_good: bool = False) -> Document:
         """Remove a model with all its versions and aliases."""
         keep = self._is_kept(for_good)
-        while True:  # retry if a push commits meanwhile: it would leave a version without its model
+
+        # Retried if a push commits meanwhile: it would leave a version without its model.
+        def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.MAINTAIN, project)
             versions = self._records.count(place.space, "versions", {"model": place.model.id})
@@ -165,18 +167,18 @@ class Trash:
                     else _model_changes(self._records, place.space, place.model.id)
                 ),
             ]
-            try:
-                entry = event(caller.name, "model.remove", place.reference, told, None)
-                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
-                self._records.commit(place.space, changes, [entry], check=check)
-            except ConcurrentChange:
-                continue
+            entry = event(caller.name, "model.remove", place.reference, told, None)
+            check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+            self._records.commit(place.space, changes, [entry], check=check)
             return self._removed(place.project, versions=versions, keep=keep)
+
+        return self._records.retry(attempt)
 
     def remove_project(self, caller: Caller, project: str, *, for_good: bool = False) -> Document:
         """Remove a project with all its contents, including its audit log."""
         keep = self._is_kept(for_good)
-        while True:
+
+        def attempt() -> Document:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.OWN, project)
             models = self._records.find(home.id, "models")
@@ -189,14 +191,13 @@ class Trash:
                 Delete("names", f"projects:{home.data['key']}"),
                 *([Put(REMOVED, home.id, away, expect=0)] if keep else self._server_changes(home.id)),
             ]
-            try:
-                entry = event(caller.name, "project.remove", home.data["name"], told, None)
-                check = grants.still(self._records, caller, access.OWN, home, expected=True)
-                self._records.commit(SERVER, changes, [entry], check=check)
-            except ConcurrentChange:
-                continue
+            entry = event(caller.name, "project.remove", home.data["name"], told, None)
+            check = grants.still(self._records, caller, access.OWN, home, expected=True)
+            self._records.commit(SERVER, changes, [entry], check=check)
             freed = 0 if keep else self._delete_project_data(home.id)
             return {"versions": versions, "bytes": freed} | (self._restorable_until() if keep else {})
+
+        return self._records.retry(attempt)
 
     def _removed(self, project: Record, *, versions: int, keep: bool) -> Document:
         if keep:
@@ -281,7 +282,8 @@ class Trash:
             If there is no such version in the trash.
         """
         number = _number(revision)
-        while True:
+
+        def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.MAINTAIN, project)
             found = self._versions.removed(place, number)
@@ -290,12 +292,11 @@ class Trash:
             if found is None:
                 raise NotFound(f"no version v{number} of {place.reference} can be brought back", hint=_HINT)
             told = event(caller.name, "version.undelete", f"{place.reference}@v{number}", None, {"number": number})
-            try:
-                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
-                self._records.commit(place.space, _restore_version_changes(place, found), [told], check=check)
-            except ConcurrentChange:
-                continue
+            check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+            self._records.commit(place.space, _restore_version_changes(place, found), [told], check=check)
             return self._versions.version(caller, project, model, f"v{number}")
+
+        return self._records.retry(attempt)
 
     def restore_model(self, caller: Caller, project: str, model: str) -> Document:
         """Restore a model with its contents. Of several models of one name, restore the one removed last.
@@ -308,7 +309,8 @@ class Trash:
             If a new model has the same name.
         """
         check_name(model, "model name")
-        while True:
+
+        def attempt() -> Document:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.MAINTAIN, project)
             reference = f"{home.data['name']}/{model}"
@@ -320,12 +322,11 @@ class Trash:
                 raise NotFound(f"no model {reference!r} can be brought back", hint=_HINT)
             self._check_name_is_free(home.id, "models", found, reference)
             told = event(caller.name, "model.undelete", reference, None, {"versions": found.data["versions"]})
-            try:
-                check = grants.still(self._records, caller, access.MAINTAIN, home)
-                self._records.commit(home.id, _restore_changes("models", found), [told], check=check)
-            except ConcurrentChange:
-                continue
+            check = grants.still(self._records, caller, access.MAINTAIN, home)
+            self._records.commit(home.id, _restore_changes("models", found), [told], check=check)
             return self._catalog.model(caller, project, found.data["name"])
+
+        return self._records.retry(attempt)
 
     def restore_project(self, caller: Caller, project: str) -> Document:
         """Restore a project with its contents. Admins can do this, and the account that removed it and still owns it.
@@ -339,7 +340,8 @@ class Trash:
         """
         check_name(project, "project name")
         access.require(caller, access.ENTER)
-        while True:
+
+        def attempt() -> Document:
             found = _last_removed(self._restorable_projects(caller), project)
             if found is None and caller.may(access.READ, project):
                 return self._catalog.project(caller, project)
@@ -348,16 +350,15 @@ class Trash:
             self._check_name_is_free(SERVER, "projects", found, f"{project}/")
             grants.end_lost(self._records, caller.name)  # an earlier release kept the grants of removed projects
             told = event(caller.name, "project.undelete", found.data["name"], None, {"id": found.id})
-            try:
-                self._records.commit(
-                    SERVER,
-                    _restore_changes("projects", found),
-                    [told],
-                    check=partial(self._check_restore, caller, found),
-                )
-            except ConcurrentChange:
-                continue
+            self._records.commit(
+                SERVER,
+                _restore_changes("projects", found),
+                [told],
+                check=partial(self._check_restore, caller, found),
+            )
             return self._catalog.project(caller, found.data["name"])
+
+        return self._records.retry(attempt)
 
     def _check_name_is_free(self, space: str, table: str, found: Record, name: str) -> None:
         if self._records.get(space, "names", f"{table}:{found.data['key']}"):

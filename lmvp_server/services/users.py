@@ -240,7 +240,8 @@ class Users:
         if given.password is not None or given.admin:
             self.prove(caller, given.current_password)
         password = None if given.password is None else hashed(given.password)
-        while True:
+
+        def attempt() -> User:
             record = self.find(name)
             fields: Document = {}
             if given.disabled is not None:
@@ -282,14 +283,13 @@ class Users:
                     if change.id not in deleted:
                         changes.append(change)
                         events.append(one)
-            try:
-                self._records.commit(SERVER, changes, events, check=access.still(caller, right))
-            except ConcurrentChange:
-                continue
+            self._records.commit(SERVER, changes, events, check=access.still(caller, right))
             # A grant can be written between the check above and the commit.
             if loses:
                 grants.end_lost(self._records, caller.name)
             return msgspec.structs.replace(_shown(self.find(name)), ended=ended)
+
+        return self._records.retry(attempt)
 
     def _end_grants(
         self, account: Record, generation: int, kept: Collection[str], *, disabled: bool

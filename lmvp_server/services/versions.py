@@ -22,7 +22,7 @@ from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.chunk_reader import manifest_bytes, read_manifest
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
-from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import ChunkStore, Document, Put, Record, RecordStore
 
 
 @dataclass(frozen=True)
@@ -349,7 +349,8 @@ class Versions:
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.WRITE, project)
         fields = metadata.checked(given)
-        while True:
+
+        def attempt() -> Document:
             version = self.find(place, revision)
             before = {key: version.data[key] for key in fields}
             forgotten = _without_code(version.data["environment"]) if given.forget_code else None
@@ -363,14 +364,11 @@ class Versions:
             if forgotten is not None:
                 data["environment"] = forgotten
                 event["forgot"] = "code"
-            try:
-                check = grants.still(self._records, caller, access.WRITE, place.project)
-                self._records.commit(
-                    place.space, [Put("versions", version.id, data, version.rev)], [event], check=check
-                )
-            except ConcurrentChange:
-                continue
+            check = grants.still(self._records, caller, access.WRITE, place.project)
+            self._records.commit(place.space, [Put("versions", version.id, data, version.rev)], [event], check=check)
             return self.present(place, self.find(place, str(version.data["number"])))
+
+        return self._records.retry(attempt)
 
     @staticmethod
     def _event(caller: Caller, place: Place, version: Record, before: Document, after: Document) -> Document:

@@ -27,7 +27,7 @@ from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.users import Users
 from lmvp_server.services.webhook_allowlist import Targets
-from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Delete, Document, Put, Record, RecordStore
 
 log = logging.getLogger("lmvp_server")
 
@@ -280,13 +280,7 @@ class Webhooks:
         self._change(delivery.hook, news, *([told] if over else []))
 
     def _change(self, id_: str, news: Document, *events: Document, check: Callable[[], object] | None = None) -> None:
-        while (found := self._records.get(SERVER, _TABLE, id_)) is not None:
-            try:
-                put = Put(_TABLE, id_, {**found.data, **news}, expect=found.rev)
-                self._records.commit(SERVER, [put], events, check=check)
-            except ConcurrentChange:
-                continue
-            return
+        self._records.update(SERVER, _TABLE, id_, lambda data: {**data, **news}, events, check=check)
 
 
 _RESTED: Document = {"tries": 0, "since": 0.0, "next_at": 0.0, "why": "", "disabled": False}

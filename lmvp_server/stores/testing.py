@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lmvp.core import digest
-from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Delete, Put, RecordStore
+from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Delete, Document, Put, RecordStore
 
 
 class RecordStoreContract:
@@ -193,14 +193,7 @@ class RecordStoreContract:
 
         def count_up() -> None:
             for _ in range(25):
-                while True:
-                    found = store.get("p1", "things", "counter")
-                    assert found is not None
-                    try:
-                        store.commit("p1", [Put("things", "counter", {"n": found.data["n"] + 1}, found.rev)])
-                        break
-                    except ConcurrentChange:
-                        continue
+                store.update("p1", "things", "counter", lambda data: {"n": data["n"] + 1}, [{"what": "count"}])
 
         threads = [threading.Thread(target=count_up) for _ in range(8)]
         for thread in threads:
@@ -210,6 +203,51 @@ class RecordStoreContract:
         found = self.reopen(store).get("p1", "things", "counter")
         assert found is not None
         assert found.data == {"n": 200}
+        assert len(store.events("p1")) == 200
+
+    def test_update_starts_again_after_a_concurrent_change(self, store: RecordStore) -> None:
+        """`update` applies its function to the newest document, and writes its events once."""
+        store.commit("p1", [Put("things", "a", {"n": 0})])
+        seen: list[int] = []
+
+        def change(data: Document) -> Document:
+            seen.append(data["n"])
+            if len(seen) == 1:
+                store.commit("p1", [Put("things", "a", {"n": 10})])
+            return {"n": data["n"] + 1}
+
+        assert store.update("p1", "things", "a", change, [{"what": "x"}])
+        record = store.get("p1", "things", "a")
+        assert record is not None
+        assert (seen, record.data, record.rev) == ([0, 10], {"n": 11}, 3)
+        assert [event["what"] for event in store.events("p1")] == ["x"]
+
+    def test_update_leaves_records(self, store: RecordStore) -> None:
+        """`update` writes nothing for a missing record, after None, and if the check fails."""
+        store.commit("p1", [Put("things", "a", {"n": 0})])
+
+        def refuse() -> None:
+            raise PermissionError
+
+        assert not store.update("p1", "things", "b", lambda _: {"n": 1}, [{"what": "x"}])
+        assert not store.update("p1", "things", "a", lambda _: None, [{"what": "x"}])
+        with pytest.raises(PermissionError):
+            store.update("p1", "things", "a", lambda _: {"n": 1}, [{"what": "x"}], check=refuse)
+        record = store.get("p1", "things", "a")
+        assert record is not None
+        assert (record.data, record.rev, store.events("p1")) == ({"n": 0}, 1, [])
+
+    def test_retry_returns_the_result_of_the_last_attempt(self, store: RecordStore) -> None:
+        """`retry` repeats a function only after concurrent changes."""
+        revisions = iter([7, 0])
+
+        def attempt() -> int:
+            revision = next(revisions)
+            store.commit("p1", [Put("things", "a", {}, expect=revision), Put("things", "b", {})])
+            return revision
+
+        assert store.retry(attempt) == 0
+        assert store.count("p1", "things") == 2
 
 
 class ChunkStoreContract:

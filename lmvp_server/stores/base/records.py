@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+_T = TypeVar("_T")
 
 Document: TypeAlias = dict[str, Any]
 """JSON data. Documents that a store returns are shared: do not modify one, put a new one instead."""
@@ -215,6 +217,70 @@ class RecordStore(ABC):
         ConcurrentChange
             If a record does not have the revision that its change expects. Nothing is changed.
         """
+
+    def update(
+        self,
+        space: str,
+        table: str,
+        record_id: str,
+        change: Callable[[Document], Document | None],
+        events: Sequence[Document] = (),
+        *,
+        check: Callable[[], object] | None = None,
+    ) -> bool:
+        """Read one record, change it, and commit it durably. After a concurrent change, start again.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        table, record_id : str
+            The table and the id of the record.
+        change : callable
+            Returns the new document for the current one, or None to leave the record. It can be called several times,
+            so it must not have side effects, and it must not modify its argument.
+        events : sequence of dict
+            Events that are appended if the record is changed.
+        check : callable, optional
+            See `commit`.
+
+        Returns
+        -------
+        bool
+            Whether the record was changed. False if it does not exist, or if `change` returned None.
+        """
+
+        def attempt() -> bool:
+            record = self.get(space, table, record_id)
+            data = change(record.data) if record is not None else None
+            if record is None or data is None:
+                return False
+            self.commit(space, [Put(table, record_id, data, expect=record.rev)], events, check=check)
+            return True
+
+        return self.retry(attempt)
+
+    def retry(self, attempt: Callable[[], _T]) -> _T:
+        """Call a function that reads records and commits changes of them, until no concurrent change prevents it.
+
+        Use it if a change covers several records or depends on them; otherwise use `update`.
+
+        Parameters
+        ----------
+        attempt : callable
+            Reads the records, and commits changes with their revisions. It is called again if it raises
+            `ConcurrentChange`, so it must not have other side effects before the commit.
+
+        Returns
+        -------
+        object
+            The result of `attempt`.
+        """
+        while True:
+            try:
+                return attempt()
+            except ConcurrentChange:
+                continue
 
     @abstractmethod
     def events(
