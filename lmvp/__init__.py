@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from lmvp.core.validation import Params
     from lmvp.tracking.active_run import ActiveRun
     from lmvp.tracking.unsent import Delivery
-    from lmvp.transfer.chunk_cache import Usage as CacheUsage
+    from lmvp.transfer.model_cache import Usage as CacheUsage
 
 __version__ = "0.1.0"
 
@@ -399,7 +399,7 @@ def cache(*, clear: bool = False) -> CacheUsage:
     >>> lmvp.cache(clear=True)  # doctest: +SKIP
     """
     from lmvp.config import cache_home
-    from lmvp.transfer.chunk_cache import Cache, opened
+    from lmvp.transfer.model_cache import Cache, opened
 
     kept = opened() or Cache(cache_home(), 0)
     return kept.clear() if clear else kept.usage()

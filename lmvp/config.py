@@ -7,7 +7,7 @@ An argument has precedence over an environment variable, and a variable over the
 `LMVP_URL`                URL of the server; default: the server of `lmvp.login`, then the server of this machine
 `LMVP_TOKEN`              token for the server at `LMVP_URL`; not sent to other servers
 `LMVP_PROJECT`            project of references that contain no project; default: `default`
-`LMVP_CACHE`              folder of the download cache, see `lmvp.transfer.chunk_cache`
+`LMVP_CACHE`              folder of the download cache, see `lmvp.transfer.model_cache`
 `LMVP_CACHE_LIMIT`        maximum size of the download cache, for example `10GiB`; `0` disables the cache
 ========================  ==========================================================================================
 

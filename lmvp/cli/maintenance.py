@@ -146,12 +146,12 @@ def fsck(options: Namespace, _host: object) -> Any:
 
 def cache(options: Namespace, _host: object) -> Any:
     """Show or clear the download cache of this machine."""
-    from lmvp.transfer import chunk_cache as caches
+    from lmvp.transfer.model_cache import Cache, opened
 
-    kept = caches.opened()
+    kept = opened()
     folder = config.cache_home()
     if options.clear:
-        freed = (kept or caches.Cache(folder, 0)).clear()
+        freed = (kept or Cache(folder, 0)).clear()
         told = (
             f"{number_format.plural(freed.files, 'file')} deleted, {number_format.size(freed.bytes)} freed in {folder}"
         )

@@ -362,8 +362,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         from lmvp import formats
         from lmvp.formats.trust import Trust
         from lmvp.transfer import progress as progress_
-        from lmvp.transfer.download import VersionReader
-        from lmvp.transfer.folder_download import pull_files
+        from lmvp.transfer.download import VersionReader, pull_files
         from lmvp.transfer.model_cache import Held
 
         # Check all arguments before the first request, so that a mistake does not cost a download.

@@ -8,21 +8,36 @@ abandoned push are reused by the next one. See docs/format.md, "The wire".
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import BoundedSemaphore, Lock
+from typing import Any
 
 import msgspec
 
 from lmvp.connection import Connection
+from lmvp.core import chunk_frames, codecs
 from lmvp.core import manifest as manifests
+from lmvp.core.chunk_alignment import Slots
+from lmvp.core.chunk_frames import (
+    BATCH_LIMIT,
+    DELTA,
+    HEADER_SIZE,
+    RAW,
+    Frame,
+)
+from lmvp.core.codecs import Buffer, Encoded, Link
+from lmvp.core.manifest import Manifest
 from lmvp.core.number_format import size
-from lmvp.core.schemas import NewPush, Push, Version
-from lmvp.errors import FileChanged, IntegrityError, MissingChunks
+from lmvp.core.schemas import NewPush, Push, Received, Version
+from lmvp.errors import Conflict, FileChanged, IntegrityError, InvalidRequest, MissingChunks
 from lmvp.formats.base import Package
-from lmvp.transfer.chunk_upload import Batch, Sender, raw
-from lmvp.transfer.manifest_builder import Description, describe
-from lmvp.transfer.model_cache import FAST, Held
-from lmvp.transfer.progress import Advance, Progress, halves, showing
+from lmvp.transfer.download import take_probe
+from lmvp.transfer.manifest_builder import Description, Place, describe
+from lmvp.transfer.model_cache import FAST, Base, Held
+from lmvp.transfer.progress import Advance, Progress, Workers, halves, showing
 
 SMALL = 1 << 20
 """Maximum bytes of a push in one request."""
@@ -167,3 +182,299 @@ class _Push:
             if not self.held.has(chunk):
                 self.held.keep(chunk, place.read())
         self.held.note(version.digest)
+
+
+CONNECTIONS = 3
+"""Number of batches that are sent at once."""
+
+CODED_BATCH = 4 << 20
+"""Maximum bytes of chunks in a request with encoded chunks. It is smaller than a raw batch, so that the choice between
+raw and encoded follows new measurements soon."""
+
+PROBE = 256 << 10
+"""Bytes of the first measurement of a link."""
+
+_SYNC = 0.004
+"""Minimum seconds that a server takes to sync a chunk to disk. They do not count as time of the link."""
+
+_AT_ONCE = 2
+"""Maximum number of chunks that are encoded at once. Encoding takes several times the memory of a chunk."""
+
+_COLD = 100e6
+"""Bytes per second below which the first encoding is measured again, because it can include the import of modules."""
+
+_TELLING = 0.04
+"""Minimum seconds of a request from which the speed of the link is measured. In shorter ones, latency and the server's
+disk dominate."""
+
+_MARGIN = 0.8
+"""Fraction of the encoding speed that is counted on, because the server must decode at the same speed."""
+
+_QUICK, _SHORT = 60e6, 1.5
+"""A push of less than `_SHORT` seconds over a link of more than `_QUICK` bytes per second is sent raw: loading the
+encoders could take longer."""
+
+_SO_FAST = 500e6
+"""Bytes per second of a link above which encoding is not tried, because it is slower than the link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A frame to send: the header, and the payload or the place from which a raw chunk is read."""
+
+    frame: Frame
+    payload: Buffer | Place
+
+    @property
+    def length(self) -> int:
+        """Bytes of header and payload."""
+        return HEADER_SIZE + self.frame.payload
+
+    def read(self) -> list[Any]:
+        """Return the payload in pieces."""
+        return self.payload.read() if isinstance(self.payload, Place) else [self.payload]
+
+
+class Batch:
+    """The frames of one request. Its length is known, and each iteration reads the raw chunks again, for a retry.
+
+    Parameters
+    ----------
+    go_on : callable
+        Called before each frame; an error that it raises stops the request.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], head: bytes = b"", go_on: Callable[[], None] = lambda: None) -> None:
+        self._pieces, self._head, self._go_on = pieces, head, go_on
+        self._length = len(head) + sum(piece.length for piece in pieces)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._head:
+            yield self._head
+        for piece in self._pieces:
+            self._go_on()
+            yield chunk_frames.header(piece.frame)
+            yield from piece.read()
+
+
+def raw(chunk: str, place: Place) -> Piece:
+    """Return a raw frame of a chunk."""
+    return Piece(Frame(chunk, place.size, place.size), place)
+
+
+class _Coded:
+    """Measurements of encoding during one push: time and compression ratio."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._length, self._seconds = 0, 0.0
+        self._lock = Lock()
+
+    def note(self, piece: Piece, seconds: float) -> None:
+        """Add the measurement of one encoded chunk."""
+        with self._lock:
+            self.size += piece.frame.size
+            self._length += piece.length
+            self._seconds += seconds
+
+    def rate(self, link: float) -> float:
+        """Return the decoded bytes per second if chunks are sent encoded over a link of `link` bytes per second."""
+        with self._lock:
+            if not self.size:
+                return 0.0
+            # The slower one of link and encoder limits the transfer, because they overlap.
+            return min(link * self.size / self._length, _MARGIN * self.size / self._seconds)
+
+
+class Sender:
+    """Sends the chunks of one push.
+
+    Parameters
+    ----------
+    push : str
+        Path of the push in the API.
+    base : Base, optional
+        The cached version whose chunks are delta bases.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        push: str,
+        described: Description,
+        held: Held,
+        base: Base | None,
+        advance: Advance,
+    ) -> None:
+        self._connection, self._push, self._described = connection, push, described
+        self._held, self._base, self._advance = held, base, advance
+        self._slots = None if connection.local else _slots(described.manifest, base)
+        self._coded = _Coded()
+        # `Connection.attempt` starts its count of retries again whenever this changes. Threads count without a lock,
+        # because the exact value does not matter.
+        self._arrived = 0
+        self._queue: deque[str] = deque()
+        self._total = 0
+        self._workers = Workers()
+        self._lock, self._turns = Lock(), BoundedSemaphore(_AT_ONCE)
+
+    def send(self, missing: Sequence[str]) -> None:
+        """Send chunks in several batches at once."""
+        self._queue, self._total = deque(missing), sum(map(self._size, missing))
+        if not self._connection.local and not self._connection.up.fresh:
+            self._probe()
+        self._workers.run(self._work, CONNECTIONS)
+
+    def _work(self) -> None:
+        while True:
+            self._workers.go_on()
+            coded = self._better_coded()
+            chunks = self._take(CODED_BATCH if coded else BATCH_LIMIT)
+            if not chunks:
+                return
+            if coded:
+                self._send_coded(chunks)
+            else:
+                self._send_raw(chunks)
+
+    def _take(self, limit: int) -> list[str]:
+        """Take the next chunks from the queue, up to `limit` bytes but at least one."""
+        taken: list[str] = []
+        with self._lock:
+            while self._queue and (not taken or self._size(self._queue[0]) <= limit):
+                taken.append(self._queue.popleft())
+                limit -= self._size(taken[-1])
+        return taken
+
+    def _probe(self) -> None:
+        """Measure the link with a few raw chunks, and with more until a request takes long enough."""
+        size, seconds = PROBE, 0.0
+        while seconds < _TELLING and self._queue:
+            chunks = take_probe(self._queue, self._size, size)
+            if not chunks:
+                return
+            start = time.perf_counter()
+            self._send_raw(chunks)
+            seconds = time.perf_counter() - start
+            size = max(size, int(self._connection.up.rate * _TELLING))
+
+    def _size(self, chunk: str) -> int:
+        return self._described.places[chunk].size
+
+    # -- raw or encoded
+
+    def _better_coded(self) -> bool:
+        """Return whether sending encoded chunks is faster than sending them raw."""
+        rate = self._connection.up.rate
+        if self._connection.local or rate > _SO_FAST or (rate > _QUICK and self._total < _SHORT * rate):
+            return False
+        with self._lock:  # one thread measures; the others wait, because they need the result
+            if not self._coded.size and self._queue:
+                # The largest chunk, because short ones say little about the speed.
+                self._sample(max(self._queue, key=self._size))
+        return self._coded.rate(rate) > rate
+
+    def _sample(self, chunk: str) -> None:
+        """Encode a chunk for a measurement; repeat it if it was slow, because the first one loads modules."""
+        start = time.perf_counter()
+        piece = self._encoded(chunk, deltas=True)
+        seconds = time.perf_counter() - start
+        if piece.frame.size < _COLD * seconds:
+            self._timed(chunk, deltas=True)
+        else:
+            self._coded.note(piece, seconds)
+
+    def _timed(self, chunk: str, *, deltas: bool) -> Piece:
+        """Encode a chunk and add the measurement."""
+        with self._turns:  # without the time that this thread waits for its turn
+            start = time.perf_counter()
+            piece = self._encoded(chunk, deltas=deltas)
+            self._coded.note(piece, time.perf_counter() - start)
+        return piece
+
+    # -- one batch
+
+    def _send_raw(self, chunks: Sequence[str]) -> None:
+        self._put([raw(chunk, self._described.places[chunk]) for chunk in chunks])
+
+    def _send_coded(self, chunks: Sequence[str]) -> None:
+        pieces = [self._timed(chunk, deltas=True) for chunk in chunks]
+        try:
+            self._put(pieces)
+        except (Conflict, InvalidRequest):  # a delta base is missing or damaged on the server, or was refused
+            if all(piece.frame.codec != DELTA for piece in pieces):
+                raise
+            self._base = None
+            self._put([self._timed(chunk, deltas=False) for chunk in chunks])
+
+    def _encoded(self, chunk: str, *, deltas: bool) -> Piece:
+        """Encode a chunk to the shortest form: delta, standalone or raw."""
+        place = self._described.places[chunk]
+        pieces = place.read()
+        data: Buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        dtype = self._slots.dtype(chunk) if self._slots else None
+        # A delta is only returned if its sample is smaller than that of the standalone encoding.
+        found = (self._delta(chunk, data, dtype) if deltas and dtype else None) or codecs.encode(data, dtype)
+        if found.codec == RAW:
+            return raw(chunk, place)
+        return Piece(Frame(chunk, place.size, len(found.payload), found.codec), found.payload)
+
+    def _delta(self, chunk: str, data: Buffer, dtype: str) -> Encoded | None:
+        base = self._base
+        counterpart = base.counterpart(chunk) if base else None
+        old = base.read(counterpart) if base and counterpart else None
+        if old is None or counterpart is None or len(old) != len(data):
+            return None
+        # Depth 1: the server decodes an uploaded delta and stores it raw, so chains do not grow.
+        return codecs.encode_delta(data, dtype, old, Link(counterpart, 1))
+
+    def _put(self, pieces: Sequence[Piece]) -> None:
+        """Send frames. After an interruption, send those that the server still lacks."""
+        left = list(pieces)
+        if not left:
+            return
+        tried = False
+
+        def attempt() -> None:
+            nonlocal tried
+            if tried:
+                self._drop_arrived(left)
+            tried = True
+            if left:
+                batch = Batch(left, go_on=self._workers.go_on)
+                with self._connection.up.busy(self._connection.delay + _SYNC):
+                    self._connection.put_frames(f"{self._push}/chunks", batch, Received)
+                    self._connection.sent += len(batch)
+                    if all(piece.frame.codec == RAW for piece in left):  # otherwise the server's decoding would count
+                        self._connection.up.count(sum(piece.length for piece in left))
+
+        self._connection.attempt(attempt, lambda: self._arrived)
+        self._arrived += 1
+        for piece in pieces:
+            self._advance(piece.frame.size)
+            self._keep(piece)
+
+    def _drop_arrived(self, left: list[Piece]) -> None:
+        # Frames before the interruption can have arrived; ask, instead of sending them again.
+        missing = set(self._connection.get_once(self._push, Push).missing)
+        lacking = [piece for piece in left if piece.frame.chunk in missing]
+        self._arrived += len(left) - len(lacking)
+        left[:] = lacking
+
+    def _keep(self, piece: Piece) -> None:
+        """Cache a chunk as a delta base of the next push, unless the link is so fast that this does not pay off."""
+        chunk = piece.frame.chunk
+        if self._connection.local or self._connection.up.rate >= FAST or self._held.has(chunk):
+            return
+        # A delta needs its base to decode, so the cache gets the chunk raw.
+        if piece.frame.codec in (RAW, DELTA):
+            self._held.keep(chunk, self._described.places[chunk].read())
+        else:
+            self._held.keep_frame(piece.frame, piece.payload if not isinstance(piece.payload, Place) else b"")
+
+
+def _slots(manifest: Manifest, base: Base | None) -> Slots:
+    return base.of if base else Slots(manifest)

@@ -15,8 +15,7 @@ from lmvp import errors
 from lmvp.cli import main
 from lmvp.core import chunk_frames, codecs, digest
 from lmvp.core.chunk_frames import DELTA, Frame
-from lmvp.transfer import chunk_cache as caches
-from lmvp.transfer.chunk_cache import Cache
+from lmvp.transfer.model_cache import Cache, Path, opened
 
 KIB = 1 << 10
 
@@ -119,7 +118,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
 def test_the_limit_holds_over_several_processes(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from lmvp.transfer.chunk_cache import Cache; from lmvp.core import chunk_frames, digest\n"
+        "from lmvp.transfer.model_cache import Cache; from lmvp.core import chunk_frames, digest\n"
         "cache = Cache(Path(sys.argv[1]), 256 << 10)\n"
         "for i in range(200):\n"
         "    data = bytes([i, int(sys.argv[2])]) * 2048\n"
@@ -164,7 +163,7 @@ def test_only_its_owner_may_look_in(cache):
 def test_a_place_that_takes_no_files_is_no_failure(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/lmvp-cache"):
-        cache = Cache(caches.Path(folder), 1 << 20)
+        cache = Cache(Path(folder), 1 << 20)
         chunk = keep(cache, b"data")
         assert cache.read(chunk, 4) is None
         assert cache.versions("m") == []
@@ -176,7 +175,7 @@ def test_a_full_disk_is_no_failure(cache, monkeypatch):
     def full(*_, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lmvp.transfer.chunk_cache.atomic_write", full)
+    monkeypatch.setattr("lmvp.transfer.model_cache.atomic_write", full)
     assert cache.read(keep(cache, b"data"), 4) is None
 
 
@@ -199,38 +198,38 @@ def test_a_chunk_beyond_the_limit_is_not_kept(tmp_path):
 @pytest.mark.parametrize(("text", "size"), [("10GiB", 10 << 30), ("1.5 kb", 1500), ("7", 7), ("2T", 2 * 10**12)])
 def test_limits_as_users_write_them(home, monkeypatch, text, size):
     monkeypatch.setenv("LMVP_CACHE_LIMIT", text)
-    assert caches.opened().limit == size
+    assert opened().limit == size
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "10 parsecs", "1e9", "٣"])
 def test_a_limit_that_is_no_size(home, monkeypatch, text):
     monkeypatch.setenv("LMVP_CACHE_LIMIT", text)
     if text == "٣":  # a digit, of another script
-        assert caches.opened().limit == 3
+        assert opened().limit == 3
         return
     with pytest.raises(errors.InvalidArgument, match="LMVP_CACHE_LIMIT is"):
-        caches.opened()
+        opened()
 
 
 def test_a_limit_of_nothing_switches_it_off(home, monkeypatch):
     monkeypatch.setenv("LMVP_CACHE_LIMIT", "0")
-    assert caches.opened() is None
+    assert opened() is None
 
 
 def test_it_lies_where_it_is_told(home, monkeypatch, tmp_path):
-    assert caches.opened().folder == home / "cache"
+    assert opened().folder == home / "cache"
     monkeypatch.setenv("LMVP_CACHE", str(tmp_path / "elsewhere"))
-    assert caches.opened().folder == tmp_path / "elsewhere"
+    assert opened().folder == tmp_path / "elsewhere"
 
 
 def test_the_verb_shows_and_clears_it(home, capsys, monkeypatch):
     monkeypatch.setenv("LMVP_CACHE_LIMIT", "1MB")
-    keep(caches.opened(), b"x" * 952)
+    keep(opened(), b"x" * 952)
     assert main(["cache"]) == 0
     assert capsys.readouterr().out == f"1 kB of 1.0 MB in {home / 'cache'}\n"
     assert main(["cache", "--clear"]) == 0
     assert capsys.readouterr().out == f"1 file deleted, 1 kB freed in {home / 'cache'}\n"
-    assert caches.opened().usage().files == 0
+    assert opened().usage().files == 0
     monkeypatch.setenv("LMVP_CACHE_LIMIT", "0")
     assert main(["cache"]) == 0
     assert "no cache" in capsys.readouterr().out

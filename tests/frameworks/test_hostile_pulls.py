@@ -23,8 +23,8 @@ from lmvp.core import chunk_frames, digest
 from lmvp.core import manifest as manifests
 from lmvp.core.chunk_frames import Frame
 from lmvp.core.manifest import Chunk, File, Manifest
-from lmvp.transfer import folder_download as folder_module
-from lmvp.transfer.folder_download import is_reserved, pull_files
+from lmvp.transfer import download
+from lmvp.transfer.download import is_reserved, pull_files
 
 MIB = 1 << 20
 DATA = b"harmless bytes"
@@ -313,7 +313,7 @@ def test_name_that_windows_reserves_is_refused_there(tmp_path, monkeypatch, path
     if os.name != "nt":
         assert pull_files(reader, tmp_path / "to") == [tmp_path / "to" / path]
         target, windows = tmp_path / "windows", type("os", (), {**vars(os), "name": "nt"})
-        monkeypatch.setattr(folder_module, "os", windows)
+        monkeypatch.setattr(download, "os", windows)
         with pytest.raises(errors.InvalidManifest, match="reserved"):
             pull_files(reader, target)
 
@@ -324,12 +324,12 @@ def test_name_that_windows_reserves_is_refused_there(tmp_path, monkeypatch, path
 )
 def test_names_that_the_disk_does_not_tell_apart_are_refused(tmp_path, monkeypatch, names):
     reader = content("files", dict.fromkeys(names, DATA))
-    monkeypatch.setattr(folder_module, "_are_two", lambda *_: False)
+    monkeypatch.setattr(download, "_are_two", lambda *_: False)
     with pytest.raises(errors.InvalidManifest, match="one name"):
         pull_files(reader, tmp_path / "to")
     assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
     monkeypatch.undo()
-    if folder_module._tells_apart(tmp_path, "A\u0308", "\u00e4"):
+    if download._tells_apart(tmp_path, "A\u0308", "\u00e4"):
         assert len(pull_files(reader, tmp_path / "to")) == 2
 
 

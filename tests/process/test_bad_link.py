@@ -11,7 +11,7 @@ from support.models import same, size, step, weights
 
 import lmvp
 from lmvp import connection, errors
-from lmvp.transfer.chunk_upload import Batch
+from lmvp.transfer.upload import Batch
 
 
 @pytest.fixture(autouse=True)

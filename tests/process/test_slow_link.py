@@ -8,7 +8,7 @@ from support.models import bfloat16, same, size, step, weights
 
 import lmvp
 from lmvp.errors import NotFound
-from lmvp.transfer import chunk_cache as caches
+from lmvp.transfer.model_cache import opened
 
 
 def test_a_retrained_model_moves_the_entropy_of_its_change(link):
@@ -111,7 +111,7 @@ def test_chunks_of_the_cache_that_are_damaged_travel_again(link):
     client.update("d/m", tree, progress=False)
     retrained = bfloat16(step(weights()))
     lmvp.update("d/m", retrained, progress=False)
-    for path in (caches.opened().folder / "chunks").glob("??/*"):
+    for path in (opened().folder / "chunks").glob("??/*"):
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
@@ -122,7 +122,7 @@ def test_chunks_of_the_cache_that_are_damaged_travel_again(link):
 def test_a_push_whose_base_is_damaged_in_the_cache(link):
     client, tree = link.client(), bfloat16(weights())
     client.update("d/m", tree, progress=False)
-    for path in (caches.opened().folder / "chunks").glob("??/*"):
+    for path in (opened().folder / "chunks").glob("??/*"):
         path.write_bytes(path.read_bytes()[:-1])
     retrained = bfloat16(step(weights()))
     client.update("d/m", retrained, progress=False)
