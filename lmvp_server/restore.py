@@ -25,7 +25,7 @@ from lmvp.archive import backup_folder
 from lmvp.archive.backup_folder import BackupFolder, Index, Space
 from lmvp.archive.backup_records import RecordFile
 from lmvp.archive.backup_series import Copy
-from lmvp.archive.verification import Proofs
+from lmvp.archive.verification import FrameVerifier
 from lmvp.core import chunk_frames
 from lmvp.core.chunk_frames import HEADER_SIZE
 from lmvp.core.manifest import Manifest
@@ -86,7 +86,7 @@ def restore(
     *,
     keep_going: bool = False,
     keep_grants: bool = False,
-    told: Callable[[int, int], Any] = lambda *_: None,
+    on_progress: Callable[[int, int], Any] = lambda *_: None,
 ) -> Restored:
     """Create a data folder from a backup.
 
@@ -124,7 +124,7 @@ def restore(
     if data.resolve().is_relative_to(backup.resolve()):
         raise InvalidArgument(f"{data} lies in the backup itself", hint="choose another folder with --data")
     with DataFolder.restoring(data, index.digest) as home:
-        work = _Restore(folder, index, home, told, keep_grants)
+        work = _Restore(folder, index, home, on_progress, keep_grants)
         work.bytes()
         work.records()
         if work.done.problems and not keep_going:
@@ -137,9 +137,14 @@ class _Restore:
     """The state of one restore."""
 
     def __init__(
-        self, folder: BackupFolder, index: Index, home: DataFolder, told: Callable[[int, int], Any], keep_grants: bool
+        self,
+        folder: BackupFolder,
+        index: Index,
+        home: DataFolder,
+        on_progress: Callable[[int, int], Any],
+        keep_grants: bool,
     ) -> None:
-        self._folder, self._index, self._home, self._told = folder, index, home, told
+        self._folder, self._index, self._home, self._on_progress = folder, index, home, on_progress
         self._keep_grants = keep_grants
         self._total, self._at = sum(space.chunks for space in index.spaces), 0
         self.done = Restored()
@@ -161,20 +166,20 @@ class _Restore:
             self._space(store, space, records)
 
     def _space(self, store: FolderChunks, space: Space, records: RecordFile) -> None:
-        proofs, seen = Proofs(self._folder, space.space), set[str]()
+        verifier, seen = FrameVerifier(self._folder, space.space), set[str]()
         sizes: dict[str, int] = {}
         for digest in dict.fromkeys(backup_folder.versions_of(records)):
             manifest = self._manifest(store, space, digest)
             for chunk in backup_folder.chunks_of(manifest) if manifest else ():
                 if chunk not in seen:
                     seen.add(chunk)
-                    self._chunk(store, space, proofs, chunk, sizes)
+                    self._chunk(store, space, verifier, chunk, sizes)
             self._check_sizes(space, digest, manifest, sizes)
             self._check_headers(store, space, digest, manifest)
-        for base in sorted(proofs.proved - seen):  # delta bases that no version contains
-            self._chunk(store, space, proofs, base, sizes)
+        for base in sorted(verifier.verified - seen):  # delta bases that no version contains
+            self._chunk(store, space, verifier, base, sizes)
         # All chunks are on disk before records refer to them.
-        store.settle(space.space, proofs.proved)
+        store.settle(space.space, verifier.verified)
         self._check_tensors(store, space, records)
         self._series(space, dict(backup_folder.runs_of(records)))
 
@@ -265,11 +270,13 @@ class _Restore:
             if false is not None:
                 self.done.problems.append(f"{what} has a wrong digest of the tensor {false.name[:80]!r}")
 
-    def _chunk(self, store: FolderChunks, space: Space, proofs: Proofs, chunk: str, sizes: dict[str, int]) -> None:
+    def _chunk(
+        self, store: FolderChunks, space: Space, verifier: FrameVerifier, chunk: str, sizes: dict[str, int]
+    ) -> None:
         self._at += 1
-        self._told(self._at, max(self._total, self._at))
+        self._on_progress(self._at, max(self._total, self._at))
         try:
-            data = proofs.prove(chunk)
+            data = verifier.verify(chunk)
         except (NotFound, DamagedFile) as error:
             self.done.problems.append(error.message)
             return
@@ -377,9 +384,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="print no messages and no progress bar, only data")
     options = parser.parse_args(argv)
-    with _bar(options.no_progress or options.quiet or not sys.stderr.isatty()) as told:
+    with _bar(options.no_progress or options.quiet or not sys.stderr.isatty()) as on_progress:
         backup, data = options.backup.expanduser(), options.data.expanduser().absolute()
-        done = restore(backup, data, keep_going=options.keep_going, keep_grants=options.keep_grants, told=told)
+        done = restore(
+            backup, data, keep_going=options.keep_going, keep_grants=options.keep_grants, on_progress=on_progress
+        )
     if not options.quiet:
         _tell_of_grants(done)
     if done.problems:
@@ -420,8 +429,8 @@ def _bar(hidden: bool) -> Iterator[Callable[[int, int], Any]]:
 
     with tqdm(desc="restore", unit=" chunks", leave=False, delay=0.5, disable=hidden) as bar:
 
-        def told(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        yield told
+        yield on_progress

@@ -31,7 +31,7 @@ from lmvp.archive.backup_folder import (
     Space,
 )
 from lmvp.archive.backup_series import Copy
-from lmvp.archive.verification import Known, Proofs, parse
+from lmvp.archive.verification import FrameVerifier, Known, parse
 from lmvp.connection import Connection
 from lmvp.core import digest, files
 from lmvp.core.codecs import DEPTH_LIMIT, Buffer
@@ -141,7 +141,7 @@ class _Run:
         self._connection, self._folder, self._tally, self._quick = connection, folder, tally, quick
         self._backup: Backup
         self._seen = time.monotonic()
-        self._proved: dict[str, set[str]] = {}
+        self._verified: dict[str, set[str]] = {}
         self._manifests: dict[str, dict[str, None]] = {}
         self._lacking: dict[str, list[str]] = {}
         self._damaged_runs: list[tuple[str, str]] = []
@@ -228,7 +228,7 @@ class _Run:
         """Store a manifest if it matches its digest."""
         path = self._folder.piece(MANIFESTS, space.space, key)
         try:
-            backup_folder.proved_manifest(data, key, str(path))
+            backup_folder.verified_manifest(data, key, str(path))
         except DamagedFile:
             return False
         self._put(path, data)
@@ -361,12 +361,12 @@ class _Run:
     # -- chunks
 
     def _chunks(self, space: Space, needed: dict[str, int], advance: Advance) -> Space:
-        proofs = Proofs(self._folder, space.space)
-        self._proved[space.space] = proofs.proved
+        verifier = FrameVerifier(self._folder, space.space)
+        self._verified[space.space] = verifier.verified
         lacking = self._lacking.setdefault(space.space, [])
-        for batch in self._wanted(proofs, needed, advance):
+        for batch in self._wanted(verifier, needed, advance):
             for chunk, data in self._fetch(space.space, CHUNKS, batch):
-                if chunk not in proofs.proved and not self._take(space.space, proofs, chunk, data):
+                if chunk not in verifier.verified and not self._take(space.space, verifier, chunk, data):
                     lacking.append(chunk)
                 advance(needed[chunk])
         done = msgspec.structs.replace(
@@ -379,13 +379,13 @@ class _Run:
         )
         return self._series(done)
 
-    def _wanted(self, proofs: Proofs, needed: dict[str, int], advance: Advance) -> Iterator[list[str]]:
+    def _wanted(self, verifier: FrameVerifier, needed: dict[str, int], advance: Advance) -> Iterator[list[str]]:
         """Yield the chunks that are missing or damaged in the folder, in batches."""
         batch: list[str] = []
         size = 0
         for chunk in needed:
             self._live()
-            if self._is_right(proofs, chunk):
+            if self._is_right(verifier, chunk):
                 self._tally.kept += 1
                 advance(needed[chunk])
                 continue
@@ -397,41 +397,41 @@ class _Run:
         if batch:
             yield batch
 
-    def _is_right(self, proofs: Proofs, chunk: str) -> bool:
+    def _is_right(self, verifier: FrameVerifier, chunk: str) -> bool:
         """Return whether the folder has an undamaged frame of a chunk."""
-        if chunk in proofs.proved:
+        if chunk in verifier.verified:
             return True
         try:
-            proofs.look(chunk) if self._quick else proofs.prove(chunk)
+            verifier.look(chunk) if self._quick else verifier.verify(chunk)
         except (NotFound, DamagedFile):
             return False
         return True
 
-    def _take(self, space: str, proofs: Proofs, chunk: str, data: Buffer, above: int = 0) -> bool:
+    def _take(self, space: str, verifier: FrameVerifier, chunk: str, data: Buffer, above: int = 0) -> bool:
         """Store a frame as received if it can be verified, otherwise the chunk as a raw frame; return success."""
-        known = self._fitting(space, proofs, chunk, data, above)
+        known = self._fitting(space, verifier, chunk, data, above)
         if known is None:
             # The frame does not fit to its base in the folder, for example because the server encoded the base again
             # as a deeper delta. The decoded bytes need no base.
             [(_, data)] = self._fetch(space, CHUNKS, [chunk], plain=True)
-            known = self._fitting(space, proofs, chunk, data, above)
+            known = self._fitting(space, verifier, chunk, data, above)
         if known is None:
             return False
         self._put(self._folder.piece(CHUNKS, space, chunk), data)
-        proofs.remember(chunk, known)
+        verifier.remember(chunk, known)
         self._tally.copied += 1
         self._tally.written += len(data)
         return True
 
-    def _fitting(self, space: str, proofs: Proofs, chunk: str, data: Buffer, above: int) -> Known | None:
+    def _fitting(self, space: str, verifier: FrameVerifier, chunk: str, data: Buffer, above: int) -> Known | None:
         """Copy the delta base of a frame if necessary, then verify the frame; return None if that fails."""
         try:
             link = parse(chunk, data)[2]
             # `above` bounds the recursion for a server that sends an endless chain of bases.
-            if link is not None and above < DEPTH_LIMIT and not self._is_right(proofs, link.base):
+            if link is not None and above < DEPTH_LIMIT and not self._is_right(verifier, link.base):
                 [(_, base)] = self._fetch(space, CHUNKS, [link.base])
-                self._take(space, proofs, link.base, base, above + 1)
-            return proofs.check(chunk, data)
+                self._take(space, verifier, link.base, base, above + 1)
+            return verifier.check(chunk, data)
         except (IntegrityError, DamagedFile, NotFound):
             return None
 
@@ -459,7 +459,7 @@ class _Run:
             if path.name not in files:
                 path.unlink()
         keep: dict[str, dict[str, Any]] = {
-            CHUNKS: dict(self._proved),
+            CHUNKS: dict(self._verified),
             MANIFESTS: dict(self._manifests),
             NOTES: {space.space: set(space.notes.values()) for space in index.spaces},
             SERIES: {

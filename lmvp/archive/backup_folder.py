@@ -243,7 +243,7 @@ class BackupFolder:
         """
         path = self.piece(MANIFESTS, space, key)
         data = files.read_copy(path, MANIFEST_LIMIT)
-        return data, proved_manifest(data, key, str(path))
+        return data, verified_manifest(data, key, str(path))
 
     def note(self, space: Space, key: str) -> bytes:
         """Return the verified note of a manifest."""
@@ -311,7 +311,7 @@ def _is_sound(space: Space) -> bool:
     return all(map(_DIGEST.fullmatch, digests)) and named
 
 
-def proved_manifest(data: bytes | bytearray | memoryview, key: str, where: str) -> Manifest:
+def verified_manifest(data: bytes | bytearray | memoryview, key: str, where: str) -> Manifest:
     """Verify a manifest against its digest and the rules of the format.
 
     Raises

@@ -49,7 +49,7 @@ def parse(chunk: str, data: Buffer) -> tuple[Frame, memoryview, Link | None]:
     return head, payload, codecs.link(head, payload[: codecs.LINK_SIZE])
 
 
-class Proofs:
+class FrameVerifier:
     """Verifies the frames of one space of a backup.
 
     Attributes
@@ -61,9 +61,9 @@ class Proofs:
     def __init__(self, folder: BackupFolder, space: str) -> None:
         self._folder, self._space = folder, space
         self._known: OrderedDict[str, Known] = OrderedDict()
-        self.proved: set[str] = set()
+        self.verified: set[str] = set()
 
-    def prove(self, chunk: str) -> bytes:
+    def verify(self, chunk: str) -> bytes:
         """Verify the frame of a chunk with its delta bases; return the encoded frame.
 
         Raises
@@ -72,7 +72,7 @@ class Proofs:
             If a frame is missing or damaged; the message names the file.
         """
         data = self._folder.frame(self._space, chunk)
-        if chunk not in self.proved:
+        if chunk not in self.verified:
             # No frame is deeper than DEPTH_LIMIT, so this bound allows any first frame.
             self._learn(chunk, data, DEPTH_LIMIT + 1)
         return data
@@ -94,7 +94,7 @@ class Proofs:
             below = link.depth
             chain.append(link.base)
             link = self._header(link.base)
-        self.proved.update(chain)
+        self.verified.update(chain)
 
     def check(self, chunk: str, data: Buffer) -> Known:
         """Verify a received frame against the delta bases in the folder.
@@ -108,7 +108,7 @@ class Proofs:
 
     def remember(self, chunk: str, known: Known) -> None:
         """Mark a chunk in the folder as verified, and cache its bytes."""
-        self.proved.add(chunk)
+        self.verified.add(chunk)
         self._known[chunk] = known
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)

@@ -58,8 +58,8 @@ def tokens(options: Namespace, host: Host) -> Any:
         made = with_proof(
             lambda password: client.create_token(options.name, options.days, **fields, current_password=password), host
         )
-        told = f"(scope {made.scope}, shown this once; `lmvp tokens revoke {made.id}` revokes it)"
-        return Line(f"{made.token}\n{told}", made, essential=True)
+        message = f"(scope {made.scope}, shown this once; `lmvp tokens revoke {made.id}` revokes it)"
+        return Line(f"{made.token}\n{message}", made, essential=True)
     if options.what == "revoke":
         if not options.name:
             raise InvalidArgument("which token?", hint="`lmvp tokens` lists them, `lmvp tokens revoke ID` revokes one")

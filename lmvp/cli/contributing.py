@@ -84,8 +84,8 @@ def require(options: Namespace, _host: Host) -> Any:
         made = client.model(options.model)
     else:
         made = client.require(options.model, "" if options.nothing else options.rule)
-    told = f"{made.name}: contributions must meet {made.require}" if made.require else f"{made.name}: no rule"
-    return Line(told, made)
+    message = f"{made.name}: contributions must meet {made.require}" if made.require else f"{made.name}: no rule"
+    return Line(message, made)
 
 
 def rollback(options: Namespace, host: Host) -> Any:

@@ -41,11 +41,11 @@ def rm(options: Namespace, host: Host) -> Any:
         back = "" if options.now else f"; `lmvp undelete {run.project}/runs/{run.id}` restores it"
         return Line(f"the run {run.name} is removed{back}", run)
     done = client.remove(options.name, now=options.now, yes=agreed)
-    told = f"{number_format.plural(done.versions, 'version')} removed"
+    message = f"{number_format.plural(done.versions, 'version')} removed"
     if done.until is None:
-        return Line(f"{told}, {number_format.size(done.bytes)} freed", done)
+        return Line(f"{message}, {number_format.size(done.bytes)} freed", done)
     back = f"`lmvp undelete {options.name}` restores what you removed, until {day(done.until)}"
-    return Line(f"{told}; {back}", done)
+    return Line(f"{message}; {back}", done)
 
 
 def _ask_removal(options: Namespace, host: Host) -> bool:
@@ -113,8 +113,8 @@ def prune(options: Namespace, _host: object) -> Any:
 def gc(options: Namespace, _host: object) -> Any:
     """Delete data that is no longer referenced."""
     done = Client().collect_garbage(removed=options.removed)
-    told = f"{number_format.plural(done.chunks, 'chunk')} deleted, {number_format.size(done.bytes)} freed"
-    lines = [told]
+    message = f"{number_format.plural(done.chunks, 'chunk')} deleted, {number_format.size(done.bytes)} freed"
+    lines = [message]
     if done.waiting and done.until is not None:
         waiting = number_format.plural(done.waiting, "removed object")
         stays = f"{waiting} can be restored until {day(done.until)}; the bytes stay until then"
@@ -136,9 +136,9 @@ def compact(_options: Namespace, _host: object) -> Any:
 
 def fsck(options: Namespace, _host: object) -> Any:
     """Verify every digest on the server."""
-    with _bar(not options.no_progress and sys.stderr.isatty()) as told:
+    with _bar(not options.no_progress and sys.stderr.isatty()) as on_progress:
         heads = kept(options.head) if options.head else []
-        found = Client().check(repair=options.repair, told=told, heads=heads)
+        found = Client().check(repair=options.repair, told=on_progress, heads=heads)
     if found.problems:
         raise _broken(found)
     return Line(f"{_looked_at(found)}: no problem found", found)
@@ -152,10 +152,10 @@ def cache(options: Namespace, _host: object) -> Any:
     folder = config.cache_home()
     if options.clear:
         freed = (kept or Cache(folder, 0)).clear()
-        told = (
+        message = (
             f"{number_format.plural(freed.files, 'file')} deleted, {number_format.size(freed.bytes)} freed in {folder}"
         )
-        return Line(told, {"folder": str(folder), "files": freed.files, "bytes": freed.bytes})
+        return Line(message, {"folder": str(folder), "files": freed.files, "bytes": freed.bytes})
     if kept is None:
         return Line(f"no cache: LMVP_CACHE_LIMIT is 0, or no room is left on the disk of {folder}")
     found = kept.usage()
@@ -215,11 +215,11 @@ def _bar(shown: bool) -> Iterator[Told]:
 
     with tqdm(desc="fsck", unit=" chunks", leave=False, delay=0.5) as bar:
 
-        def told(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)  # `done` is absolute, tqdm adds
 
-        yield told
+        yield on_progress
 
 
 def export(options: Namespace, _host: object) -> Any:

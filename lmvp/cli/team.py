@@ -93,8 +93,8 @@ def members(options: Namespace, host: Host) -> Any:
     if options.what == "invite":
         check_secret(host)
         link = client.invite(project, options.role or "viewer", days=options.days)
-        told = f"(makes one account that is {link.role} in {link.project}, for {options.days} days)"
-        return Line(f"{link.url}\n{told}", link, essential=True)
+        message = f"(makes one account that is {link.role} in {link.project}, for {options.days} days)"
+        return Line(f"{link.url}\n{message}", link, essential=True)
     if options.what == "invitations":
         return _invitations(client, project, options.revoke)
     if not options.name:
@@ -167,8 +167,8 @@ def webhooks(options: Namespace, host: Host) -> Any:
     if options.what == "add":
         check_secret(host)
         made = client.add_webhook(project, options.target, options.event)
-        told = f"{project} sends {', '.join(made.events)} to {urlsplit(made.url).hostname} as {made.id}"
-        return Line(f"{told}\nits secret, shown this once: {made.secret}", made, essential=True)
+        message = f"{project} sends {', '.join(made.events)} to {urlsplit(made.url).hostname} as {made.id}"
+        return Line(f"{message}\nits secret, shown this once: {made.secret}", made, essential=True)
     if options.what == "remove":
         client.remove_webhook(project, options.target)
         return Line(f"{options.target} is told nothing any more")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from lmvp.client._base import BaseClient, model_path
 from lmvp.core.redaction import redact
 from lmvp.core.references import Reference, check_name, suggest
-from lmvp.core.run_fields import encoded, said
+from lmvp.core.run_fields import encoded, stored_fields
 from lmvp.core.sanitize import escaped, quoted
 from lmvp.core.schemas import Version
 from lmvp.core.schemas.runs import (
@@ -297,13 +297,13 @@ class Tracking(BaseClient):
         given = {"tags": dict(tags or {}), "summary": dict(summary or {})}
         merged = {
             field: {
-                **encoded(said(field, {key: value for key, value in values.items() if value is not None})),
+                **encoded(stored_fields(field, {key: value for key, value in values.items() if value is not None})),
                 **{key: None for key, value in values.items() if value is None},
             }
             for field, values in given.items()
         }
         new = [redact(each) if each is not None else None for each in (name, notes)]
-        body = RunUpdate(name=new[0], notes=new[1], params=encoded(said("params", params)), **merged)
+        body = RunUpdate(name=new[0], notes=new[1], params=encoded(stored_fields("params", params)), **merged)
         path = _path(project or self.project, run)
         return Run(self, self._connection.send_json("PATCH", path, body, RunRecord))
 

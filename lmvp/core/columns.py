@@ -59,7 +59,7 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class AttemptStart:
     """Start of an attempt: points after it belong to this attempt.
 
     Attributes
@@ -75,7 +75,7 @@ class Epoch:
 
 
 @dataclass(slots=True)
-class Shipment:
+class ParsedFrames:
     """The parsed frames of one request.
 
     Attributes
@@ -87,12 +87,12 @@ class Shipment:
     notes : list of (int, bytes)
         Kind and JSON of each `START`, `UPDATE` and `END`, in order.
     attempts : list of (int or None)
-        For each note, the attempt of the last `EPOCH` frame before it in these frames, or None.
+        For each note, the attempt of the last `ATTEMPT` frame before it in these frames, or None.
     attempt : int or None
-        The attempt of the last `EPOCH` frame, or None.
+        The attempt of the last `ATTEMPT` frame, or None.
     """
 
-    parts: list[Points | Epoch] = field(default_factory=list)
+    parts: list[Points | AttemptStart] = field(default_factory=list)
     keys: dict[int, str] = field(default_factory=dict)
     notes: list[tuple[int, bytes]] = field(default_factory=list)
     attempts: list[int | None] = field(default_factory=list)

@@ -13,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from lmvp.core.columns import (
-    Epoch,
+    AttemptStart,
     Floats,
     Ints,
+    ParsedFrames,
     Points,
-    Shipment,
 )
 from lmvp.core.framing import HEAD
 from lmvp.core.run_frames import (
+    ATTEMPT,
+    ATTEMPT_FRAME,
     AUTO,
     BATCH,
     BATCH_HEAD,
     BATCH_POINTS,
-    EPOCH,
-    EPOCH_FRAME,
     EVEN_STEPS,
     KEY,
     KEY_HEAD,
@@ -48,7 +48,7 @@ _TIME = POINTS_HEAD.size - 1  # bytes between the kind and the first point
 _POINT = np.dtype([("key", "<u4"), ("step", "<i8"), ("value", "<f8")])
 
 
-def parse(data: Buffer) -> Shipment:
+def parse(data: Buffer) -> ParsedFrames:
     """Parse whole frames.
 
     Raises
@@ -63,7 +63,7 @@ def parse(data: Buffer) -> Shipment:
     >>> shipment.keys, shipment.parts[0].steps.tolist(), shipment.parts[0].values.tolist()
     ({0: 'loss'}, [7], [0.25])
     """
-    shipment, view, at, gathered = Shipment(), memoryview(data), 0, _Gathered()
+    shipment, view, at, gathered = ParsedFrames(), memoryview(data), 0, _Gathered()
     while at < len(view):
         # Try the fast path for frames of equal length, then parse some frames one by one, and try again.
         rows = _alike(view, at)
@@ -77,10 +77,10 @@ def parse(data: Buffer) -> Shipment:
     return shipment
 
 
-def _joined(parts: list[Points | Epoch]) -> list[Points | Epoch]:
+def _joined(parts: list[Points | AttemptStart]) -> list[Points | AttemptStart]:
     """Join adjacent points: readers do a fixed amount of work for each part, however few points it has."""
-    joined: list[Points | Epoch] = []
-    for is_epoch, group in groupby(parts, lambda part: isinstance(part, Epoch)):
+    joined: list[Points | AttemptStart] = []
+    for is_epoch, group in groupby(parts, lambda part: isinstance(part, AttemptStart)):
         adjacent = list(group)
         if is_epoch or len(adjacent) == 1:
             joined += adjacent
@@ -90,7 +90,7 @@ def _joined(parts: list[Points | Epoch]) -> list[Points | Epoch]:
     return joined
 
 
-def _one_by_one(view: memoryview, at: int, shipment: Shipment, gathered: _Gathered) -> int:
+def _one_by_one(view: memoryview, at: int, shipment: ParsedFrames, gathered: _Gathered) -> int:
     """Parse up to `_FEW` frames of any kind; return the offset after them."""
     end = at
     for kind, body, behind in islice(whole_frames(view, at), _FEW):
@@ -101,7 +101,7 @@ def _one_by_one(view: memoryview, at: int, shipment: Shipment, gathered: _Gather
             for points in batch.bodies():
                 gathered.add(points)
         else:
-            if kind in {BATCH, EPOCH}:  # other kinds need not keep their order among points
+            if kind in {BATCH, ATTEMPT}:  # other kinds need not keep their order among points
                 gathered.move_to(shipment.parts)
             _add(shipment, kind, body)
     if end == at < len(view):
@@ -120,7 +120,7 @@ class _Gathered:
             raise InvalidRequest(f"a frame of points has {len(body)} bytes, which is no whole number of points")
         self._bodies.append(body)
 
-    def move_to(self, parts: list[Points | Epoch]) -> None:
+    def move_to(self, parts: list[Points | AttemptStart]) -> None:
         if not self._bodies:
             return
         times = np.frombuffer(b"".join(body[:_TIME] for body in self._bodies), "<f8")
@@ -130,10 +130,10 @@ class _Gathered:
         self._bodies = []
 
 
-def _add(shipment: Shipment, kind: int, body: memoryview) -> None:
+def _add(shipment: ParsedFrames, kind: int, body: memoryview) -> None:
     if kind == BATCH:
         shipment.parts.append(_Batch.read(body).columns())
-    elif kind == EPOCH:
+    elif kind == ATTEMPT:
         epoch = _epoch(body)
         shipment.parts.append(epoch)
         shipment.attempt = epoch.epoch
@@ -279,11 +279,11 @@ class _Batch(NamedTuple):
         return first, stride
 
 
-def _epoch(body: memoryview) -> Epoch:
-    if len(body) != EPOCH_FRAME.size - 1:
+def _epoch(body: memoryview) -> AttemptStart:
+    if len(body) != ATTEMPT_FRAME.size - 1:
         raise InvalidRequest("a frame of an epoch is of the wrong length")
-    _, epoch, cut = EPOCH_FRAME.unpack(b"\0" + body)
-    return Epoch(epoch, cut)
+    _, epoch, cut = ATTEMPT_FRAME.unpack(b"\0" + body)
+    return AttemptStart(epoch, cut)
 
 
 def _key(body: memoryview) -> tuple[int, str]:

@@ -29,11 +29,11 @@ _OBJECT_LIMIT = 10_000
 class FieldSender(Protocol):
     """An active run, as far as its fields need it."""
 
-    def say(self, **said: Any) -> None:
+    def say(self, **stored_fields: Any) -> None:
         """Send changes of fields to the server."""
 
 
-class Said(MutableMapping[str, Any]):
+class ActiveRunFields(MutableMapping[str, Any]):
     """Params, tags or summary of an active run, as a mapping; each change is sent to the server."""
 
     def __init__(self, run: FieldSender, field: str, values: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ def check_size(field: str, values: Mapping[str, Any]) -> None:
         )
 
 
-def said(field: str, values: Any) -> dict[str, Any]:
+def stored_fields(field: str, values: Any) -> dict[str, Any]:
     """Return the params or tags of a call as redacted plain data."""
     if values is None:
         return {}

@@ -18,18 +18,18 @@ from lmvp.errors import InvalidRequest
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-START, KEY, POINTS, BATCH, UPDATE, EPOCH, END = range(1, 8)
+START, KEY, POINTS, BATCH, UPDATE, ATTEMPT, END = range(1, 8)
 NAMES: Final = {1: "start", 2: "key", 3: "points", 4: "batch", 5: "update", 6: "epoch", 7: "end"}
 """The names of the kinds of frames."""
 
 PAYLOAD_LIMIT: Final = 4 << 20
 """Largest payload, in bytes."""
 
-SHIPMENT_LIMIT: Final = 8 << 20
+REQUEST_LIMIT: Final = 8 << 20
 """Largest size of the frames in one request, in bytes."""
 
-EPOCHS_LIMIT: Final = 1000
-"""Greatest number of `EPOCH` frames in one request."""
+ATTEMPTS_LIMIT: Final = 1000
+"""Greatest number of `ATTEMPT` frames in one request."""
 
 KEY_LIMIT: Final = 1024
 """Longest name of a key, in bytes of UTF-8."""
@@ -45,7 +45,7 @@ BATCH_HEAD: Final = struct.Struct("<BBII")
 """Kind, flags, key id, number of points."""
 STRIDE: Final = struct.Struct("<qq")
 """First step, and the difference between adjacent steps; used with `EVEN_STEPS`."""
-EPOCH_FRAME: Final = struct.Struct("<Bqq")
+ATTEMPT_FRAME: Final = struct.Struct("<Bqq")
 """Kind, attempt, step of the cut."""
 KEY_HEAD: Final = struct.Struct("<BI")
 """Kind and key id, before the name."""
@@ -78,9 +78,9 @@ def key_frame(key: int, name: str) -> bytes:
     return framed(KEY_HEAD.pack(KEY, key) + name.encode())
 
 
-def epoch_frame(epoch: int, cut: int = AUTO) -> bytes:
+def attempt_frame(epoch: int, cut: int = AUTO) -> bytes:
     """Return the frame that starts an attempt, with an optional cut."""
-    return framed(EPOCH_FRAME.pack(EPOCH, epoch, cut))
+    return framed(ATTEMPT_FRAME.pack(ATTEMPT, epoch, cut))
 
 
 def points_frame(time: float, points: list[tuple[int, int, float]]) -> bytes:
@@ -114,22 +114,22 @@ def whole_frames(data: Buffer, start: int = 0) -> Iterator[tuple[int, memoryview
         at = end
 
 
-def within_epochs(data: bytes, most: int = EPOCHS_LIMIT) -> bytes:
-    """Return the beginning of `data` that has at most `most` `EPOCH` frames.
+def within_attempts(data: bytes, most: int = ATTEMPTS_LIMIT) -> bytes:
+    """Return the beginning of `data` that has at most `most` `ATTEMPT` frames.
 
     Examples
     --------
-    >>> len(within_epochs(key_frame(0, "a") + epoch_frame(1) + epoch_frame(2), 1)) == len(
-    ...     key_frame(0, "a") + epoch_frame(1)
+    >>> len(within_attempts(key_frame(0, "a") + attempt_frame(1) + attempt_frame(2), 1)) == len(
+    ...     key_frame(0, "a") + attempt_frame(1)
     ... )
     True
     """
-    # A quick test: each `EPOCH` frame begins with this length. Other bytes can match too.
-    if data.count(struct.pack("<I", EPOCH_FRAME.size)) <= most:
+    # A quick test: each `ATTEMPT` frame begins with this length. Other bytes can match too.
+    if data.count(struct.pack("<I", ATTEMPT_FRAME.size)) <= most:
         return data
     seen, end = 0, 0
     for kind, _, behind in whole_frames(data):
-        seen += kind == EPOCH
+        seen += kind == ATTEMPT
         if seen > most:
             return data[:end]
         end = behind
@@ -149,7 +149,7 @@ def read_journal(data: Buffer) -> LogReader:
 
     Examples
     --------
-    >>> journal = key_frame(0, "a") + epoch_frame(1)
+    >>> journal = key_frame(0, "a") + attempt_frame(1)
     >>> read_journal(journal + bytes(64)).end == len(journal), read_journal(b"?" + journal[1:]).gaps
     (True, [Gap(start=0, end=14)])
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import lmvp
-from lmvp.core.run_fields import said
+from lmvp.core.run_fields import stored_fields
 from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp.integrations.publishing import plain_params, publish
 
@@ -96,7 +96,7 @@ class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 self._run.rewind(state.global_step)
         if self._run is not None:
             params = {"args": plain_params(args.to_sanitized_dict()), **_config(model)}
-            self._run.params.update(said("params", params))
+            self._run.params.update(stored_fields("params", params))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
         """Log numbers at the global step."""

@@ -24,7 +24,7 @@ import msgspec
 from lmvp import hints
 from lmvp.core.metric_values import floats, step_of, time_of
 from lmvp.core.redaction import redact
-from lmvp.core.run_fields import Said, encoded, readable, reason
+from lmvp.core.run_fields import ActiveRunFields, encoded, readable, reason
 from lmvp.core.run_frames import (
     AUTO,
     END,
@@ -117,9 +117,9 @@ class ActiveRun(Run):
         self._began = time.monotonic()
         self._epoch = new.epoch
         self._threads: tuple[Sender, Monitor, provenance.Capture] | None = None
-        self._params = Said(self, "params", new.params)
-        self._tags = Said(self, "tags", new.tags)
-        self._summary = Said(self, "summary", {})
+        self._params = ActiveRunFields(self, "params", new.params)
+        self._tags = ActiveRunFields(self, "tags", new.tags)
+        self._summary = ActiveRunFields(self, "summary", {})
         # `_main` has the `start` and `end` frames; in a fork, `_writer` becomes another one.
         self._writer = self._main = Writer(self._folder, _start_frame(new), target=target)
         self._main.journal.successor = self._after_end
@@ -273,7 +273,7 @@ class ActiveRun(Run):
         number = step_of(step)
         if number == AUTO:
             raise InvalidArgument("rewind() takes the step of the checkpoint")
-        self._epoch = next_epoch(self._epoch)
+        self._epoch = next_attempt(self._epoch)
         (self._writer or self._join()).begin(self._epoch, number)
         self._wake()
 
@@ -323,13 +323,13 @@ class ActiveRun(Run):
         """The values that describe the run as a whole; `run.summary["best"] = 0.97` sets one."""
         return self._summary
 
-    def say(self, **said: Any) -> None:
+    def say(self, **fields: Any) -> None:
         """Send changes of `params`, `tags`, `summary`, `environment`, name or notes to the server."""
         if self._closed:  # the journal is delivered and closed, so send a request instead of a frame
-            super().amend(**said)
+            super().amend(**fields)
             return
         writer = self._writer or self._join()
-        writer.note(UPDATE, RunUpdate(**{key: redact(value) for key, value in said.items()}))
+        writer.note(UPDATE, RunUpdate(**{key: redact(value) for key, value in fields.items()}))
         self._wake()
 
     def amend(self, **changes: Any) -> ActiveRun:
@@ -566,7 +566,7 @@ class ActiveRun(Run):
             _ended=False, _at_end=[], _began=time.monotonic(), _threads=None, _writer=None, _sender=None
         )
         for name in ("params", "tags", "summary"):
-            setattr(self, f"_{name}", Said(self, name, getattr(self._record, name)))
+            setattr(self, f"_{name}", ActiveRunFields(self, name, getattr(self._record, name)))
         _living.add(self)
 
     _client: RunClient
@@ -626,7 +626,7 @@ class ActiveRun(Run):
         return one_line(f"<ActiveRun {self.project}/{self.name} {self.id[:8]} {self.status}>")
 
 
-def next_epoch(epoch: int) -> int:
+def next_attempt(epoch: int) -> int:
     """Return the number of the next attempt: docs/runs.md, "Values and attempts"."""
     return max(int(_now() * 1000), epoch + 1)
 
@@ -704,12 +704,12 @@ def _connector(target: Target, client: Any) -> Callable[[], Any]:
 
 def _progress(name: str, began: float) -> Callable[[int, int], None]:
     """Return a callback that prints the progress of a long delivery once a second; nothing for less than 1 MB."""
-    told = [began + 1.0]
+    warned_at = [began + 1.0]
 
     def tell(done: int, total: int) -> None:
         # A small delivery takes long only while the server starts, and its sizes would be shown as 0.0 MB.
-        if total >= _MUCH and time.monotonic() > told[0]:
-            told[0] = time.monotonic() + 1.0
+        if total >= _MUCH and time.monotonic() > warned_at[0]:
+            warned_at[0] = time.monotonic() + 1.0
             far = f"the server has {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
             _print(f"lmvp: {name}: {far}; Ctrl-C leaves the rest for later")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmvp.core.columns import Columns, Epoch, Points
+from lmvp.core.columns import AttemptStart, Columns, Points
 from lmvp.core.downsample import reduced
 from lmvp.core.frame_parsing import parse
 from lmvp.core.run_frames import AUTO, whole_size
@@ -66,13 +66,13 @@ class Feed:
         if not size:
             return set()
         self._read[path] = start + size
-        shipment = parse(memoryview(data)[:size])
+        frames = parse(memoryview(data)[:size])
         names = self._names.setdefault(path, {})
-        names.update(shipment.keys)
+        names.update(frames.keys)
         # The empty name makes the result true, so that `look` continues while a part has frames.
         found = {""}
-        for part in shipment.parts:
-            if isinstance(part, Epoch):
+        for part in frames.parts:
+            if isinstance(part, AttemptStart):
                 self._cut(part)
             else:
                 found |= self._add(part, names)
@@ -87,7 +87,7 @@ class Feed:
             curve.add(Columns(points.steps[rows], points.values[rows], points.times[rows]))
         return {names[key] for key in keys.tolist()}
 
-    def _cut(self, epoch: Epoch) -> None:
+    def _cut(self, epoch: AttemptStart) -> None:
         for key, curve in self._curves.items():
             if epoch.cut != AUTO and not key.startswith(SYSTEM):
                 curve.cut(epoch.cut)

@@ -38,12 +38,12 @@ from lmvp.core import files
 from lmvp.core.framing import HEAD
 from lmvp.core.metric_values import checked
 from lmvp.core.run_frames import (
+    ATTEMPT,
+    ATTEMPT_FRAME,
     AUTO,
     BATCH,
     BATCH_HEAD,
     BATCH_POINTS,
-    EPOCH,
-    EPOCH_FRAME,
     EVEN_STEPS,
     KEY,
     KEY_HEAD,
@@ -56,7 +56,7 @@ from lmvp.core.run_frames import (
 )
 from lmvp.core.sanitize import escaped
 from lmvp.errors import InvalidArgument
-from lmvp.tracking.process_lock import ATTEMPTS, Owner, is_deleted
+from lmvp.tracking.process_lock import ATTEMPTS, ProcessLock, is_deleted
 
 if TYPE_CHECKING:
     from lmvp.core.columns import Columns
@@ -376,7 +376,7 @@ class Writer:
         self.id = secrets.token_hex(16)
         self.keys: dict[str, int] = {}
         self.names: dict[int, str] = {}
-        self._owner, self.journal = _begin(folder, self.id, target)
+        self._lock, self.journal = _begin(folder, self.id, target)
         self.journal.append(start)
         for number, key in dict(names or {}).items():
             self._declare(number, key)
@@ -428,52 +428,52 @@ class Writer:
             axis = STRIDE.pack(int(steps[0]), stride) if even else steps.astype("<i8").tobytes()
             self.journal.append(head + axis + times.astype("<f8").tobytes() + values.astype("<f8").tobytes())
 
-    def note(self, kind: int, said: Any) -> None:
+    def note(self, kind: int, record: Any) -> None:
         """Store an update of the run's record, or its end."""
-        body = encode(said)
+        body = encode(record)
         if len(body) >= PAYLOAD_LIMIT:
             raise InvalidArgument(f"an update of a run has {len(body):,} bytes; the limit is {PAYLOAD_LIMIT:,}")
         self.journal.append(bytes([kind]) + body)
 
     def begin(self, epoch: int, cut: int = AUTO) -> None:
         """Store the start of an attempt."""
-        self.journal.append(EPOCH_FRAME.pack(EPOCH, epoch, cut))
+        self.journal.append(ATTEMPT_FRAME.pack(ATTEMPT, epoch, cut))
 
     def close(self) -> None:
         """Close the journal and release the lock, so that other processes can deliver it."""
         self.journal.close()
-        self._owner.let_go()
+        self._lock.release()
 
     def abandon(self) -> None:
         """Close the files in a forked child; the parent continues to use them."""
         self.journal.abandon()
-        self._owner.let_go()
+        self._lock.release()
 
 
-def _begin(folder: Path, name: str, target: Target | None) -> tuple[Owner, Journal]:
+def _begin(folder: Path, name: str, target: Target | None) -> tuple[ProcessLock, Journal]:
     """Create the lock and the journal of a writer.
 
     Another process can delete the folder at any moment, after it has delivered its content. So the lock is held before
     the journal exists, and both are created again if they are not in the folder afterwards.
     """
     for attempt in range(ATTEMPTS):
-        owner = Owner.create(folder / f"{name}.lock")
+        lock = ProcessLock.create(folder / f"{name}.lock")
         if target is not None:
             target.write(folder)
         journal = Journal(folder / f"{name}.journal")
-        if attempt == ATTEMPTS - 1 or not (journal.is_deleted() or owner.is_deleted()):
+        if attempt == ATTEMPTS - 1 or not (journal.is_deleted() or lock.is_deleted()):
             break
         journal.abandon()
-        owner.let_go()
-    return owner, journal
+        lock.release()
+    return lock, journal
 
 
-def encode(said: Any) -> bytes:
+def encode(record: Any) -> bytes:
     """Return a struct as JSON; text that is not valid UTF-8 is escaped."""
     try:
-        return msgspec.json.encode(said)
+        return msgspec.json.encode(record)
     except (UnicodeEncodeError, TypeError):
-        return msgspec.json.encode(escaped(msgspec.to_builtins(said, str_keys=True)))
+        return msgspec.json.encode(escaped(msgspec.to_builtins(record, str_keys=True)))
 
 
 def columns_of(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Columns]:

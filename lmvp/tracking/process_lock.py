@@ -76,10 +76,10 @@ def _started(pid: int) -> float | None:
         return None
 
 
-class Owner:
+class ProcessLock:
     """A lock on a file beside a journal.
 
-    A forked child inherits the descriptor of the lock. It must call `let_go`, otherwise the lock stays held after the
+    A forked child inherits the descriptor of the lock. It must call `release`, otherwise the lock stays held after the
     end of its owner.
 
     Attributes
@@ -95,23 +95,23 @@ class Owner:
         self.reason = ""
 
     @classmethod
-    def create(cls, path: Path) -> Owner:
+    def create(cls, path: Path) -> ProcessLock:
         """Create a lock file and lock it before it becomes visible, in a folder that others may delete."""
-        owner = cls(path.with_name(f".{path.name}"))
+        lock = cls(path.with_name(f".{path.name}"))
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
                 try:
                     files.make_folder(path.parent)
-                    owner._open(force=True)
-                    owner._path.replace(path)
+                    lock._open(force=True)
+                    lock._path.replace(path)
                     break
                 except FileNotFoundError:
-                    owner.let_go()
+                    lock.release()
                     raise
                 except OSError:  # the disk is full or read-only; the journal warns about it
                     break
-        owner._path = path
-        return owner
+        lock._path = path
+        return lock
 
     def take(self, *, force: bool = False) -> bool:
         """Take the lock if it is free; return whether it was free.
@@ -134,7 +134,7 @@ class Owner:
         if locked is None:
             locked = self._take_by_name(force=force)
         if not locked:
-            self.let_go()
+            self.release()
         return locked
 
     def _take_by_name(self, *, force: bool) -> bool:
@@ -161,7 +161,7 @@ class Owner:
         """Return whether the lock file is no longer at its path."""
         return self._descriptor >= 0 and is_deleted(self._path, self._descriptor)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close the file; the lock is free when no process has the file open."""
         with suppress(OSError):
             # A forked child must not mark the lock of its parent as free.

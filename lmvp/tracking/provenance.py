@@ -214,12 +214,12 @@ def _installed(pause: Pause) -> dict[str, str]:
 
 def _git(pause: Pause = lambda: None) -> dict[str, Any]:
     lines = _ask_git("status", "--porcelain=v2", "--branch", "--untracked-files=no").splitlines()
-    told = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
-    commit = told.get("branch.oid", "")
+    fields = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
+    commit = fields.get("branch.oid", "")
     if not commit or commit == "(initial)":
         return {}
     pause()
-    branch, remote = told.get("branch.head", ""), _ask_git("config", "--get", "remote.origin.url")
+    branch, remote = fields.get("branch.head", ""), _ask_git("config", "--get", "remote.origin.url")
     return {
         "commit": commit,
         "branch": redact_text("HEAD" if branch == "(detached)" else branch),

@@ -14,7 +14,7 @@ from typing import Final
 from lmvp import hints
 from lmvp.connection import Connection, pause
 from lmvp.core import files
-from lmvp.core.run_frames import SHIPMENT_LIMIT, read_journal, whole_size, within_epochs
+from lmvp.core.run_frames import REQUEST_LIMIT, read_journal, whole_size, within_attempts
 from lmvp.core.schemas.runs import Applied
 from lmvp.errors import Conflict, LmvpError, NotFound, RunRemoved, ServerError, ServerUnavailable, UserError
 from lmvp.tracking.destination import files_in
@@ -71,8 +71,8 @@ class Sender(threading.Thread):
         self._own = own
         self._connection: Connection | None = None
         mine = own.path.stem
-        self._shipments = {mine: JournalTransfer(writer_path(project, run, mine), own.read)}
-        self._mine = self._shipments[mine]
+        self._transfers = {mine: JournalTransfer(writer_path(project, run, mine), own.read)}
+        self._mine = self._transfers[mine]
         self._begun_by = begun_by or mine
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # re-entrant for signal handlers; `Event` is not
         self._closing = threading.Event()
@@ -166,10 +166,10 @@ class Sender(threading.Thread):
 
     def _has(self, path: Path) -> bool:
         try:
-            shipment, log = self._shipments.get(path.stem), read_journal(files.read_bytes(path))
+            transfer, log = self._transfers.get(path.stem), read_journal(files.read_bytes(path))
         except FileNotFoundError:  # another process has delivered and deleted it
             return True
-        return shipment is not None and not log.gaps and shipment.sent >= log.end
+        return transfer is not None and not log.gaps and transfer.sent >= log.end
 
     def close(self) -> None:
         """Ask the thread to stop, without waiting for it."""
@@ -231,9 +231,9 @@ class Sender(threading.Thread):
             self._connection = self._connect()
         self._find_children()
         # A journal that is not in the folder was delivered and deleted, so the run exists.
-        self.known = self.known or self._begun_by not in self._shipments
+        self.known = self.known or self._begun_by not in self._transfers
         # An answer with a lower offset means that the server was restored from a backup.
-        places = {shipment: shipment.sent for shipment in self._shipments.values()}
+        places = {transfer: transfer.sent for transfer in self._transfers.values()}
         try:
             self._ship_each(self._connection)
         except NotFound:
@@ -241,7 +241,7 @@ class Sender(threading.Thread):
                 raise
             self._ship_each(self._connection)
         else:
-            if any(shipment.sent < sent for shipment, sent in places.items()):
+            if any(transfer.sent < sent for transfer, sent in places.items()):
                 self._ask_all(self._connection)
                 self._ship_each(self._connection)
         self._passed = began
@@ -253,20 +253,20 @@ class Sender(threading.Thread):
         then.
         """
         # A list, because `any` of a generator would stop at the first match.
-        moved = [shipment.ask(connection) for shipment in self._shipments.values()]
+        moved = [transfer.ask(connection) for transfer in self._transfers.values()]
         return any(moved)
 
     def _ship_each(self, connection: Connection) -> None:
         """Send every journal; the one that creates the run is first."""
         shipped = 0
-        for shipment in sorted(
-            self._shipments.values(), key=lambda one: one is not self._shipments.get(self._begun_by)
+        for transfer in sorted(
+            self._transfers.values(), key=lambda one: one is not self._transfers.get(self._begun_by)
         ):
-            if not self.known and shipment is not self._shipments[self._begun_by]:
+            if not self.known and transfer is not self._transfers[self._begun_by]:
                 continue  # the server does not know the run yet
             sent = _MUCH
             while sent >= _MUCH and not self._closing.is_set():  # a small rest waits, to gather more frames
-                sent = shipment.ship(connection)
+                sent = transfer.send_next(connection)
                 self.known, shipped = self.known or sent > 0, shipped + sent
         if shipped:
             self._heard = time.monotonic()
@@ -281,8 +281,8 @@ class Sender(threading.Thread):
         if not self._folder.is_dir():
             return
         for path in files_in(self._folder):
-            if path.stem not in self._shipments:
-                self._shipments[path.stem] = JournalTransfer(
+            if path.stem not in self._transfers:
+                self._transfers[path.stem] = JournalTransfer(
                     writer_path(self._project, self._run, path.stem), file_reader(path)
                 )
 
@@ -329,7 +329,7 @@ class JournalTransfer:
         self._path, self._read = path, read
         self.sent = 0
 
-    def ship(self, connection: Connection, timeout: float = TIMEOUT) -> int:
+    def send_next(self, connection: Connection, timeout: float = TIMEOUT) -> int:
         """Send the next part of the journal; return the number of bytes sent.
 
         Raises
@@ -337,7 +337,7 @@ class JournalTransfer:
         LmvpError
             If the server refuses the request; `ServerUnavailable` if it does not answer.
         """
-        data = within_epochs(self._read(self.sent, SHIPMENT_LIMIT))
+        data = within_attempts(self._read(self.sent, REQUEST_LIMIT))
         if not data:
             return 0
         try:

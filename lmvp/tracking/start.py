@@ -20,13 +20,13 @@ from lmvp import config, hints
 from lmvp.core.environment import user
 from lmvp.core.marimo import watch_in_marimo
 from lmvp.core.references import check_name
-from lmvp.core.run_fields import said
+from lmvp.core.run_fields import stored_fields
 from lmvp.core.sanitize import printable
 from lmvp.core.schemas.runs import NewRun
 from lmvp.core.validation import Params
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
 from lmvp.tracking import active_run, provenance, unsent
-from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, RunClient, _record, next_epoch
+from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, RunClient, _record, next_attempt
 from lmvp.tracking.destination import Target, journals
 from lmvp.tracking.status import Exit, Task, how_it_ended
 from lmvp.views.runs import Run
@@ -61,8 +61,8 @@ def start_run(
     new = _resumed(client, place, resume) if resume is not None else {"run": secrets.token_hex(16), "epoch": 0}
     start = NewRun(
         **{"name": name or random_name(), **new},
-        params=said("params", params),
-        tags=said("tags", tags),
+        params=stored_fields("params", params),
+        tags=stored_fields("tags", tags),
         started_at=datetime.now(timezone.utc),
         author=user(),
         environment=provenance.first_facts(),
@@ -92,8 +92,8 @@ def _tell_address(run: ActiveRun, url: str | None) -> None:
         command = f"`lmvp open {shlex.quote(name)}`"
         where = f"{address} ({command} opens it signed in)" if address else f"{command} opens its page"
         # Notebooks show stderr in red, like a warning.
-        told = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
-        print(printable(told), file=sys.stdout if hints.in_notebook() else sys.stderr, flush=True)
+        line = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
+        print(printable(line), file=sys.stdout if hints.in_notebook() else sys.stderr, flush=True)
 
 
 def _run_address(project: str, run: str, url: str | None) -> str:
@@ -104,8 +104,8 @@ def _run_address(project: str, run: str, url: str | None) -> str:
     if url is None:
         from lmvp.core import server_file
 
-        said = server_file.read(server_file.data_home())
-        url = said.url if said is not None and said.here and not said.rebooted else ""
+        published = server_file.read(server_file.data_home())
+        url = published.url if published is not None and published.here and not published.rebooted else ""
     return f"{url}/p/{quote(project, safe='')}/-/runs/{quote(run, safe='')}" if url else ""
 
 
@@ -149,12 +149,12 @@ def _resumed(client: RunClient, project: str, resume: str | Run) -> dict[str, An
     except ServerUnavailable:
         if known is None:
             run, name = _left_here(run)
-            return {"run": run, "name": name, "epoch": next_epoch(0), "resume": True}
+            return {"run": run, "name": name, "epoch": next_attempt(0), "resume": True}
     except NotFound:
         # A run that was started without a connection exists only in its journal; its delivery creates it.
         if known is None or not (journals() / run).is_dir():
             raise
-    return {"run": known.id, "name": known.name, "epoch": next_epoch(known.epoch), "resume": True}
+    return {"run": known.id, "name": known.name, "epoch": next_attempt(known.epoch), "resume": True}
 
 
 def _left_here(run: str) -> tuple[str, str]:

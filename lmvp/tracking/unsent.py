@@ -43,7 +43,7 @@ from lmvp.tracking.destination import (
     files_in,
     journals,
 )
-from lmvp.tracking.process_lock import Owner
+from lmvp.tracking.process_lock import ProcessLock
 from lmvp.tracking.sender import JournalTransfer, file_reader, writer_path
 
 # Seconds until a request fails.
@@ -149,14 +149,14 @@ def discard(run: str) -> int:
     matching = [each for each in _folders() if (by_id and each.name.startswith(run)) or _name(each) == run]
     if len(matching) != 1:
         raise NotFound(f"{len(matching) or 'no'} runs {run[:60]!r} wait here", hint="`lmvp sync --dry-run` lists them")
-    held, _ = _taken(matching[0], force=True)
-    if held is None:
+    locks, _ = _taken(matching[0], force=True)
+    if locks is None:
         raise Conflict(f"the run {run[:60]!r} is running: its process still logs to it", hint="end it first")
     try:
         size = sum(len(data) for data in map(_content, files_in(matching[0])))
         shutil.rmtree(matching[0], ignore_errors=True)
     finally:
-        _let_go(held)
+        _release(locks)
     return size
 
 
@@ -164,9 +164,9 @@ def waiting() -> int:
     """Return the number of runs with unsent journals whose process has ended."""
     found = 0
     for folder in _folders():
-        held, _ = _taken(folder)
-        _let_go(held or [])
-        found += held is not None and bool(files_in(folder))
+        locks, _ = _taken(folder)
+        _release(locks or [])
+        found += locks is not None and bool(files_in(folder))
     return found
 
 
@@ -180,12 +180,12 @@ def forget(folder: Path, delivered: set[str] | Callable[[], set[str]]) -> None:
         journals are held, because a child could log and end after its journal was found to be delivered.
     """
     for _ in range(_TRIES):
-        held, _ = _taken(folder)
-        if held is not None:
+        locks, _ = _taken(folder)
+        if locks is not None:
             try:
                 _remove(folder, delivered() if callable(delivered) else delivered)
             finally:
-                _let_go(held)
+                _release(locks)
             return
         time.sleep(_MOMENT)  # another process may hold the lock only to list unsent runs
 
@@ -242,11 +242,11 @@ def _name(folder: Path) -> str:
 def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | None:
     """Deliver a run; return None if its folder is empty or no longer exists."""
     delivery = Delivery(folder.name)
-    held, reason = _taken(folder, force=force)
+    locks, reason = _taken(folder, force=force)
     target = Target.read(folder)
     if target is not None:
         delivery.name, delivery.project, delivery.url = target.name, target.project, target.url or "this machine"
-    if held is None:
+    if locks is None:
         delivery.state = "waiting" if reason else "running"
         delivery.why = f"{reason}; once it has ended, `lmvp sync --force` delivers it" if reason else ""
         return delivery if folder.is_dir() else None
@@ -269,7 +269,7 @@ def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | 
     except FileNotFoundError:  # another process has delivered it in the meantime
         return None
     finally:
-        _let_go(held)
+        _release(locks)
     return delivery
 
 
@@ -288,26 +288,26 @@ def _is_old(folder: Path) -> bool:
         return False
 
 
-def _taken(folder: Path, *, force: bool = False) -> tuple[list[Owner] | None, str]:
+def _taken(folder: Path, *, force: bool = False) -> tuple[list[ProcessLock] | None, str]:
     """Take the locks of all journals of a run.
 
     Return None if a lock is held, with the reason if its process may have ended.
     """
-    held: list[Owner] = []
+    locks: list[ProcessLock] = []
     names = {path.stem for suffix in (".journal", ".lock") for path in files_in(folder, suffix)}
     # The lock `sync` is taken first. Otherwise two processes that deliver could each hold a part of the locks.
     for name in ["sync", *sorted(names - {"sync"})]:
-        owner = Owner(folder / f"{name}.lock")
-        if not owner.take(force=force or name == "sync"):
-            _let_go(held)
-            return None, owner.reason
-        held.append(owner)
-    return held, ""
+        lock = ProcessLock(folder / f"{name}.lock")
+        if not lock.take(force=force or name == "sync"):
+            _release(locks)
+            return None, lock.reason
+        locks.append(lock)
+    return locks, ""
 
 
-def _let_go(held: list[Owner]) -> None:
-    for owner in held:
-        owner.let_go()
+def _release(locks: list[ProcessLock]) -> None:
+    for lock in locks:
+        lock.release()
 
 
 def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
@@ -315,8 +315,8 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
         connection = target.connection()
         for path in _main_first(folder):
             _finish(path)
-            shipment = JournalTransfer(writer_path(target.project, folder.name, path.stem), file_reader(path))
-            while shipment.ship(connection, _SECONDS):
+            transfer = JournalTransfer(writer_path(target.project, folder.name, path.stem), file_reader(path))
+            while transfer.send_next(connection, _SECONDS):
                 pass
         damaged = _damage(folder)
         if damaged:  # frames after the damage are not sent, so the file stays

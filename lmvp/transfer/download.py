@@ -209,7 +209,7 @@ class VersionReader:
 
             def advance_on(count: int) -> None:
                 advance(count)
-                workers.go_on()  # after each chunk, so that a thread stops soon after another one failed
+                workers.raise_if_stopped()  # after each chunk, so that a thread stops soon after another one failed
 
             workers.run(lambda: self._work(queue, advance_on), CONNECTIONS)
 

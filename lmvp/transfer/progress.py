@@ -95,14 +95,14 @@ def following(progress: Progress, size: int, label: str) -> Iterator[Callable[[i
     with showing(progress, size, label) as advance:
         far = 0
 
-        def told(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             nonlocal far
             # The total of the server has another unit; scale its fraction to `size`.
             now = size * done // max(total, 1)
             advance(now - far)
             far = now
 
-        yield told
+        yield on_progress
 
 
 class _Counter:
@@ -151,13 +151,13 @@ class Workers:
     """Threads that run the same function until the shared work is done.
 
     If one thread fails or Ctrl-C is pressed, the others must stop too. Otherwise the error would only be seen after
-    they had finished all remaining work. They therefore call `go_on` regularly.
+    they had finished all remaining work. They therefore call `raise_if_stopped` regularly.
     """
 
     def __init__(self) -> None:
         self._stopped = Event()
 
-    def go_on(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Check that no thread failed.
 
         Raises

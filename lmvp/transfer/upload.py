@@ -244,8 +244,10 @@ class Batch:
         Called before each frame; an error that it raises stops the request.
     """
 
-    def __init__(self, pieces: Sequence[Piece], head: bytes = b"", go_on: Callable[[], None] = lambda: None) -> None:
-        self._pieces, self._head, self._go_on = pieces, head, go_on
+    def __init__(
+        self, pieces: Sequence[Piece], head: bytes = b"", raise_if_stopped: Callable[[], None] = lambda: None
+    ) -> None:
+        self._pieces, self._head, self._raise_if_stopped = pieces, head, raise_if_stopped
         self._length = len(head) + sum(piece.length for piece in pieces)
 
     def __len__(self) -> int:
@@ -255,7 +257,7 @@ class Batch:
         if self._head:
             yield self._head
         for piece in self._pieces:
-            self._go_on()
+            self._raise_if_stopped()
             yield chunk_frames.header(piece.frame)
             yield from piece.read()
 
@@ -330,7 +332,7 @@ class Sender:
 
     def _work(self) -> None:
         while True:
-            self._workers.go_on()
+            self._workers.raise_if_stopped()
             coded = self._better_coded()
             chunks = self._take(CODED_BATCH if coded else BATCH_LIMIT)
             if not chunks:
@@ -444,7 +446,7 @@ class Sender:
                 self._drop_arrived(left)
             tried = True
             if left:
-                batch = Batch(left, go_on=self._workers.go_on)
+                batch = Batch(left, raise_if_stopped=self._workers.raise_if_stopped)
                 with self._connection.up.busy(self._connection.delay + _SYNC):
                     self._connection.put_frames(f"{self._push}/chunks", batch, Received)
                     self._connection.sent += len(batch)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lmvp.core.run_frames import SHIPMENT_LIMIT
+from lmvp.core.run_frames import REQUEST_LIMIT
 from lmvp.core.schemas import runs
 from lmvp.core.schemas.base import INCOMPLETE_HEADER
 from lmvp_server.api.base import Handler
@@ -172,7 +172,7 @@ class WriterHandler(
             right=access.LOG,
             query=(OFFSET,),
             creates_project=True,
-            body_limit=SHIPMENT_LIMIT + (1 << 20),  # one shipment of the sender, and its frame headers
+            body_limit=REQUEST_LIMIT + (1 << 20),  # one shipment of the sender, and its frame headers
             note="At most 8 MiB of frames. The first frame of a journal creates the run. "
             "409 if bytes before the offset are missing; see [runs.md](runs.md). "
             "Runs of other accounts need the role maintainer.",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from lmvp.core.run_frames import (
+    ATTEMPTS_LIMIT,
     AUTO,
     END,
-    EPOCHS_LIMIT,
     START,
     UPDATE,
 )
@@ -30,7 +30,7 @@ from lmvp_server.services.runs import Runs
 from lmvp_server.stores.base import Gap, Record, RecordStore, SeriesStore
 
 if TYPE_CHECKING:
-    from lmvp.core.columns import Shipment
+    from lmvp.core.columns import ParsedFrames
 
 T = TypeVar("T")
 _CUTS = 16
@@ -162,7 +162,7 @@ class Intake:
             self._runs.change(caller, home, run, merged, "run.amend")
         return new.epoch
 
-    def _take_notes(self, caller: Caller, home: Record, run: str, shipment: Shipment, attempt: int) -> bool:
+    def _take_notes(self, caller: Caller, home: Record, run: str, shipment: ParsedFrames, attempt: int) -> bool:
         """Apply the updates and the end of a run; return whether the run has ended.
 
         All updates of an attempt are one change of the record, and the last end is another one. Each change writes the
@@ -216,9 +216,10 @@ def _read(body: bytes, type_: type[T]) -> T:
 def _check_epochs(parts: list[Any]) -> None:
     """Refuse a request with too many attempts. Points are applied attempt by attempt, so each attempt costs time."""
     epochs = sum(hasattr(part, "epoch") for part in parts)
-    if epochs > EPOCHS_LIMIT:
+    if epochs > ATTEMPTS_LIMIT:
         raise InvalidRequest(
-            f"{epochs:,} `epoch` frames in one request; the limit is {EPOCHS_LIMIT:,}", hint="send fewer frames at once"
+            f"{epochs:,} `epoch` frames in one request; the limit is {ATTEMPTS_LIMIT:,}",
+            hint="send fewer frames at once",
         )
 
 

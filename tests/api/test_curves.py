@@ -17,7 +17,7 @@ from lmvp.core.columns import Columns
 from lmvp.core.downsample import reduced
 from lmvp.core.run_frames import (
     AUTO,
-    epoch_frame,
+    attempt_frame,
     key_frame,
     points_frame,
 )
@@ -196,7 +196,7 @@ def test_a_feed_follows_a_journal_as_it_grows(tmp_path):
     path.write_bytes(whole + torn)
     feed.look()
     assert feed.curve("loss")[0].values.tolist() == [1, 2, 3]
-    path.write_bytes(whole + torn + epoch_frame(1, 0) + points_frame(4, [(0, AUTO, 4.0)]))
+    path.write_bytes(whole + torn + attempt_frame(1, 0) + points_frame(4, [(0, AUTO, 4.0)]))
     feed.look()
     assert (feed.curve("loss")[0].steps.tolist(), feed.curve("loss")[0].values.tolist()) == ([0, 1], [1, 4])
 

@@ -14,7 +14,7 @@ from support.runs_over_http import begin, losses
 from lmvp.core.run_frames import (
     END,
     UPDATE,
-    epoch_frame,
+    attempt_frame,
     note,
 )
 from lmvp.core.schemas.runs import STALE_AFTER
@@ -51,7 +51,7 @@ class Run:
         return self.ship(FIRST, begin(self.id, **fields))
 
     def resume(self, writer=SECOND, epoch=RESUMED, **fields):
-        return self.ship(writer, begin(self.id, resume=True, epoch=epoch, **fields) + epoch_frame(epoch))
+        return self.ship(writer, begin(self.id, resume=True, epoch=epoch, **fields) + attempt_frame(epoch))
 
     def read(self):
         return self.served("GET", self.path).json()
@@ -99,7 +99,7 @@ def test_end_of_an_older_attempt_counts_until_the_run_is_resumed(run):
 
 def test_end_counts_after_a_rewind_of_another_process_of_the_attempt(run):
     """A rank rewinds, so that its points are of a higher epoch than those of the process that ends the run."""
-    run.start().ship(RANK, begin(run.id, joins=True) + epoch_frame(RESUMED, 5))
+    run.start().ship(RANK, begin(run.id, joins=True) + attempt_frame(RESUMED, 5))
     assert run.read()["epoch"] == RESUMED
     run.ship(FIRST, end("finished"))
     assert run.status == "finished"
@@ -107,7 +107,7 @@ def test_end_counts_after_a_rewind_of_another_process_of_the_attempt(run):
 
 def test_rank_of_a_resumed_run_may_arrive_before_its_start(run):
     run.start().ship(FIRST, end("failed"))
-    run.ship(RANK, begin(run.id, joins=True, epoch=RESUMED) + epoch_frame(RESUMED) + losses([1.0]))
+    run.ship(RANK, begin(run.id, joins=True, epoch=RESUMED) + attempt_frame(RESUMED) + losses([1.0]))
     run.resume()
     assert run.status == "running"
 
@@ -143,7 +143,7 @@ def test_updates_of_several_attempts_in_one_request_apply_each_to_its_own(run):
     run.start().resume().resume(RANK, RESUMED + 1)
     run.ship(RANK, update(tags={"a": "third"}))
     run.ship(
-        SECOND, update(tags={"a": "second", "b": "second"}) + epoch_frame(RESUMED + 2) + update(tags={"c": "rewound"})
+        SECOND, update(tags={"a": "second", "b": "second"}) + attempt_frame(RESUMED + 2) + update(tags={"c": "rewound"})
     )
     run.ship(FIRST, update(tags={"a": "first", "b": "first", "d": "first"}))
     assert run.read()["tags"] == {"a": "third", "b": "second", "c": "rewound", "d": "first"}

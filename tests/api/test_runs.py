@@ -14,7 +14,7 @@ from lmvp.core.run_frames import (
     END,
     START,
     UPDATE,
-    epoch_frame,
+    attempt_frame,
     key_frame,
     note,
     points_frame,
@@ -103,7 +103,7 @@ def test_many_updates_of_a_shipment_are_one_change(served, run):
 
 
 def test_many_rewinds_of_a_shipment_have_few_events(served, run):
-    run.add(b"".join(epoch_frame(number, 0) for number in range(1, 1001)))
+    run.add(b"".join(attempt_frame(number, 0) for number in range(1, 1001)))
     events = served("GET", "/projects/digits/events", params={"action": "run.rewind"}).json()["items"]
     assert len(events) == 16
     assert events[0]["after"] == {"step": 0, "epoch": 1000, "not_told": 984}
@@ -111,7 +111,7 @@ def test_many_rewinds_of_a_shipment_have_few_events(served, run):
 
 def test_request_of_too_many_attempts_is_refused_and_changes_nothing(served, run):
     before = run.get()
-    data = b"".join(epoch_frame(number, 0) for number in range(1, 1002)) + note(UPDATE, b'{"name": "other"}')
+    data = b"".join(attempt_frame(number, 0) for number in range(1, 1002)) + note(UPDATE, b'{"name": "other"}')
     answer = served.ship(run, data, start=served.ship(run, b"").json()["applied"])
     assert answer.status_code == 400
     assert "1,001 `epoch` frames in one request; the limit is 1,000" in answer.text
@@ -119,12 +119,12 @@ def test_request_of_too_many_attempts_is_refused_and_changes_nothing(served, run
 
 
 def test_journal_of_many_attempts_is_sent_in_several_requests():
-    from lmvp.core.run_frames import whole_frames, within_epochs
+    from lmvp.core.run_frames import whole_frames, within_attempts
 
-    journal = key_frame(0, "a") + b"".join(epoch_frame(number, 0) for number in range(1, 2501))
+    journal = key_frame(0, "a") + b"".join(attempt_frame(number, 0) for number in range(1, 2501))
     sent = []
     while journal:
-        sent.append(within_epochs(journal))
+        sent.append(within_attempts(journal))
         journal = journal[len(sent[-1]) :]
     assert [sum(kind == 6 for kind, _, _ in whole_frames(part)) for part in sent] == [1000, 1000, 500]
 
@@ -143,7 +143,7 @@ def test_times_beyond_the_calendar_are_refused(served, run, at):
 def test_a_resume_and_a_rewind(served, run):
     run.add(note(END, msgspec.json.encode({"status": "killed", "ended_at": "2026-11-26T12:00:00Z"})))
     again = note(START, msgspec.json.encode(NewRun(run=str(run), resume=True, epoch=7, params={"lr": 0.01})))
-    again += epoch_frame(7, 2) + key_frame(0, "train/loss") + points_frame(2e9, [(0, 3, 30.0)])
+    again += attempt_frame(7, 2) + key_frame(0, "train/loss") + points_frame(2e9, [(0, 3, 30.0)])
     assert served.ship(run, again, writer="b" * 32).ok
     found = run.get()
     assert (found["status"], found["epoch"], found["params"]) == ("running", 7, {"lr": 0.01})

@@ -19,7 +19,7 @@ from lmvp import errors, local
 from lmvp.archive import backup
 from lmvp.archive.backup import _Run
 from lmvp.archive.backup_folder import BackupFolder
-from lmvp.archive.verification import Proofs
+from lmvp.archive.verification import FrameVerifier
 from lmvp.cli import main
 from lmvp.core.schemas import (
     Invite,
@@ -369,7 +369,7 @@ def test_a_backup_is_killed_before_every_third_step(home, tmp_path):
             shutil.rmtree(tmp_path / f"old{number}")
         done = lmvp.Client().back_up(folder)
         assert (done.versions, done.chunks) == (4, 12)
-        proofs = [Proofs(BackupFolder(folder), space.name) for space in (folder / "chunks").iterdir()]
+        proofs = [FrameVerifier(BackupFolder(folder), space.name) for space in (folder / "chunks").iterdir()]
         assert sum(len(list(map(p.prove, keys(folder, p)))) for p in proofs) == 12
         if killed:
             shutil.rmtree(folder)

@@ -61,7 +61,7 @@ def test_where_one_thread_fails_the_others_leave_off_and_its_error_is_seen():
             raise OSError("the disk is full")
         try:
             for _ in range(1000):
-                workers.go_on()
+                workers.raise_if_stopped()
                 time.sleep(0.01)
         except Stopped:
             left.append(True)

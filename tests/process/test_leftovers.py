@@ -20,7 +20,7 @@ from lmvp.tracking import process_lock as owners
 from lmvp.tracking import unsent
 from lmvp.tracking.destination import Target, journals
 from lmvp.tracking.journal import Writer
-from lmvp.tracking.process_lock import Owner, Process
+from lmvp.tracking.process_lock import Process, ProcessLock
 from lmvp.tracking.unsent import forget
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,11 +109,11 @@ def test_run_of_another_machine_without_locks_is_delivered_by_force(server, scri
 @pytest.mark.server_process
 def test_owner_without_locks_is_told_by_its_process(tmp_path, no_locks):
     path = tmp_path / "x.lock"
-    first, second = Owner.create(path), Owner(path)
+    first, second = ProcessLock.create(path), ProcessLock(path)
     assert (second.take(), second.reason) == (False, "")
-    first.let_go()
+    first.release()
     assert second.take()
-    second.let_go()
+    second.release()
     process = Process.current()
     for changed, state in (
         ({"started": process.started - 100}, True),  # its number was given to another process
@@ -122,21 +122,21 @@ def test_owner_without_locks_is_told_by_its_process(tmp_path, no_locks):
         ({"space": "pid:[1]"}, False),
     ):
         path.write_bytes(msgspec.json.encode(msgspec.structs.replace(process, **changed)))
-        owner = Owner(path)
+        owner = ProcessLock(path)
         assert owner.take() is state, changed
         assert bool(owner.reason) is not state
-        owner.let_go()
+        owner.release()
     path.write_bytes(b"")  # of an older version, which wrote nothing
-    assert not Owner(path).take()
-    assert Owner(path).take(force=True)
+    assert not ProcessLock(path).take()
+    assert ProcessLock(path).take(force=True)
 
 
 def test_owner_with_a_lock_that_is_held_is_not_taken_by_its_text(tmp_path):
     path = tmp_path / "x.lock"
-    owner = Owner.create(path)
-    assert not Owner(path).take(force=True)
-    owner.let_go()
-    assert Owner(path).take()
+    owner = ProcessLock.create(path)
+    assert not ProcessLock(path).take(force=True)
+    owner.release()
+    assert ProcessLock(path).take()
 
 
 STARTS = """

@@ -227,7 +227,7 @@ def test_child_of_a_run_that_a_restored_server_lacks_is_sent_again(server, tmp_p
     logged(run, range(10))
     child = leftovers_child(run)
     run.flush()
-    until(lambda: child.stem in run._sender._shipments and run._sender._shipments[child.stem].sent)
+    until(lambda: child.stem in run._sender._transfers and run._sender._transfers[child.stem].sent)
     restored_without(server, tmp_path / "copy")
     run.finish()
     history = lmvp.run(run.id, "birds").history()

@@ -11,7 +11,7 @@ from lmvp.core.run_frames import (
     EVEN_STEPS,
     ONE_TIME,
     STRIDE,
-    epoch_frame,
+    attempt_frame,
     framed,
     key_frame,
     points_frame,
@@ -63,7 +63,7 @@ class Writer:
         self.epoch = epoch
         if cut is not None:
             self.model.cut(epoch, cut)
-        self.journal += epoch_frame(epoch, AUTO if cut is None else cut)
+        self.journal += attempt_frame(epoch, AUTO if cut is None else cut)
 
 
 class Model:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from lmvp.core import run_frames
-from lmvp.core.columns import Epoch
+from lmvp.core.columns import AttemptStart
 from lmvp.core.frame_parsing import parse
 from lmvp.core.framing import Gap
 from lmvp.core.run_frames import (
-    epoch_frame,
+    attempt_frame,
     framed,
     key_frame,
     note,
@@ -75,17 +75,17 @@ def test_points_between_frames_of_other_kinds_are_one_part():
     """Readers do a fixed amount of work per part; a request may hold 100,000 frames of each kind."""
     one = key_frame(0, "a") + points_frame(1, [(0, 1, 1.0)]) + note(run_frames.UPDATE, b"{}")
     one += batch(even=(2, 1), values=(2.0,)) + batch(even=(3, 1), values=(3.0,) * 20)
-    shipment = parse(one * 50 + epoch_frame(1) + one)
+    shipment = parse(one * 50 + attempt_frame(1) + one)
     before, _, after = shipment.parts
     assert (len(before), len(after)) == (1100, 22)
     assert before.steps.tolist() == [1, 2, *range(3, 23)] * 50
 
 
 def test_parts_keep_the_order_of_the_frames():
-    data = points_frame(1, [(0, 1, 1.0)]) + epoch_frame(77, 5) + key_frame(1, "b") + points_frame(2, [(1, 2, 2.0)])
+    data = points_frame(1, [(0, 1, 1.0)]) + attempt_frame(77, 5) + key_frame(1, "b") + points_frame(2, [(1, 2, 2.0)])
     shipment = parse(data + note(run_frames.END, b"{}"))
     assert [type(part).__name__ for part in shipment.parts] == ["Points", "Epoch", "Points"]
-    assert shipment.parts[1] == Epoch(77, 5)
+    assert shipment.parts[1] == AttemptStart(77, 5)
     assert shipment.keys == {1: "b"}
     assert shipment.notes == [(run_frames.END, b"{}")]
 

@@ -13,7 +13,7 @@ from support.series_model import Model, Writer, batch, same, send, steps_and_val
 from lmvp.core.frame_parsing import parse
 from lmvp.core.run_frames import (
     AUTO,
-    epoch_frame,
+    attempt_frame,
     key_frame,
     points_frame,
 )
@@ -244,7 +244,7 @@ def test_a_cursor_is_lost_where_points_went(store, what):
         cursor = 1
         store._series("p", "r").seal()
     else:
-        send(store, epoch_frame(1, 0))
+        send(store, attempt_frame(1, 0))
         send(store, points_frame(1, [(0, 1, 1.0)]))
     with pytest.raises(CursorLost):
         store.since("p", "r", cursor)
@@ -253,7 +253,7 @@ def test_a_cursor_is_lost_where_points_went(store, what):
 def test_who_reads_goes_on_while_what_they_read_is_merged(store, tmp_path):
     send(store, key_frame(0, "loss") + batch(0, 0, range(10), 1))
     store._get("p", "r").seal()
-    send(store, epoch_frame(2, 4) + points_frame(1, [(0, 5, 50.0)]))
+    send(store, attempt_frame(2, 4) + points_frame(1, [(0, 5, 50.0)]))
     expected = [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 50)]
     before = store._view("p", "r", "loss")
     store.settle("p", "r")

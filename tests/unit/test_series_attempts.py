@@ -11,7 +11,7 @@ from support.series_model import Model, Writer, send, steps_and_values
 
 from lmvp.core.run_frames import (
     AUTO,
-    epoch_frame,
+    attempt_frame,
     key_frame,
     points_frame,
 )
@@ -49,15 +49,15 @@ def lines_of(work):
 
 
 def redundant(n):
-    return b"".join(epoch_frame(i + 1, 5) for i in range(n))
+    return b"".join(attempt_frame(i + 1, 5) for i in range(n))
 
 
 def ascending(n):
-    return b"".join(epoch_frame(i + 1, i) for i in range(n))
+    return b"".join(attempt_frame(i + 1, i) for i in range(n))
 
 
 def with_points(n):
-    return b"".join(epoch_frame(i + 1, i) + points_frame(1.0, [(0, i + 1, 0.5)]) for i in range(n))
+    return b"".join(attempt_frame(i + 1, i) + points_frame(1.0, [(0, i + 1, 0.5)]) for i in range(n))
 
 
 @pytest.mark.parametrize("frames", [redundant, ascending, with_points])
@@ -78,7 +78,7 @@ def test_series_of_many_attempts_opens_with_linear_work(tmp_path, frames):
         store = FolderSeries(tmp_path / str(n))
         send(store, key_frame(0, "a") + points_frame(1.0, [(0, step, 0.5) for step in range(1, 100)]))
         for at in range(0, n, 100):  # a log of many records
-            send(store, b"".join(epoch_frame(at + i + 1, 5 + at) for i in range(100)))
+            send(store, b"".join(attempt_frame(at + i + 1, 5 + at) for i in range(100)))
         send(store, frames(n))
         before = steps_and_values(store.read("p", "r", "a")), store.keys("p", "r")
         store.close()
@@ -93,11 +93,11 @@ def test_series_of_many_attempts_opens_with_linear_work(tmp_path, frames):
 
 def test_cuts_count_the_points_again_once(store):
     send(store, key_frame(0, "a") + points_frame(1.0, [(0, step, 0.5) for step in range(1000)]))
-    send(store, b"".join(epoch_frame(i + 1, 900 - i) for i in range(500)))
+    send(store, b"".join(attempt_frame(i + 1, 900 - i) for i in range(500)))
     assert [(state.count, state.step) for state in store.keys("p", "r")] == [(402, 401)]
     opened = store._get("p", "r")
     assert opened.recounted == 1000
-    send(store, epoch_frame(501, 401))  # drops nothing
+    send(store, attempt_frame(501, 401))  # drops nothing
     assert store.keys("p", "r")[0].step == 401
     assert opened.recounted == 1000
 
@@ -126,7 +126,7 @@ def test_attempts_with_points_without_a_step_are_limited_by_their_work(store, mo
     send(store, key_frame(0, "a") + points_frame(1.0, [(0, step, 0.5) for step in range(100)]))
 
     def attempts(first, n):
-        return b"".join(epoch_frame(i, 50) + points_frame(1.0, [(0, AUTO, 1.0)]) for i in range(first, first + n))
+        return b"".join(attempt_frame(i, 50) + points_frame(1.0, [(0, AUTO, 1.0)]) for i in range(first, first + n))
 
     before = store.applied("p", "r", "a" * 32)
     with pytest.raises(InvalidRequest, match=r"30 attempts with points without a step.* the limit is 16"):
@@ -141,7 +141,7 @@ def test_much_counting_seals_the_series(store, monkeypatch):
     monkeypatch.setattr(series, "RECOUNT_LIMIT", 2000)
     send(store, key_frame(0, "a") + points_frame(1.0, [(0, step, 0.5) for step in range(1000)]))
     for i in range(1, 4):
-        send(store, epoch_frame(i, 990) + points_frame(1.0, [(0, AUTO, 1.0)]))
+        send(store, attempt_frame(i, 990) + points_frame(1.0, [(0, AUTO, 1.0)]))
     for thread in list(store._sealers):
         thread.join()
     assert len(store._get("p", "r")._segments) == 1
@@ -151,11 +151,11 @@ def test_much_counting_seals_the_series(store, monkeypatch):
 def test_attempts_of_a_run_are_limited(store, monkeypatch):
     monkeypatch.setattr(series, "CUTS_LIMIT", 10)
     send(store, key_frame(0, "a") + ascending(10))
-    send(store, epoch_frame(10, 9) + epoch_frame(9, 8))  # redundant
+    send(store, attempt_frame(10, 9) + attempt_frame(9, 8))  # redundant
     with pytest.raises(InvalidRequest, match="11 attempts that each cut others; the limit is 10"):
-        send(store, epoch_frame(11, 11))
-    send(store, epoch_frame(11, 5))  # makes others redundant
-    send(store, epoch_frame(12, 11))
+        send(store, attempt_frame(11, 11))
+    send(store, attempt_frame(11, 5))  # makes others redundant
+    send(store, attempt_frame(12, 11))
 
 
 def test_keys_of_a_run_are_limited(store, monkeypatch):
@@ -261,14 +261,14 @@ def test_idle_work_reads_a_series_again_only_after_a_change(store, monkeypatch):
 
     read, page = [], Segment.rows
     send(store, b"".join(key_frame(i, f"a{i}") for i in range(3)))
-    send(store, points_frame(1.0, [(i, step, 0.5) for i in range(3) for step in range(100)]) + epoch_frame(1, 99))
+    send(store, points_frame(1.0, [(i, step, 0.5) for i in range(3) for step in range(100)]) + attempt_frame(1, 99))
     store.settle("p", "r")
     monkeypatch.setattr(Segment, "rows", lambda self, *rows: read.append(rows) or page(self, *rows))
     store.tidy(lambda: True)
     read.clear()
     store.tidy(lambda: True)
     assert read == []
-    send(store, epoch_frame(2, 50))
+    send(store, attempt_frame(2, 50))
     store.tidy(lambda: True)
     assert read
     assert sum(end - begin for begin, end in [store._get("p", "r")._segments[0].all_rows(i) for i in range(3)]) == 153

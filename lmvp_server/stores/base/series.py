@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lmvp_server.stores.base.chunks import Buffer
 
 if TYPE_CHECKING:
-    from lmvp.core.columns import Columns, Shipment
+    from lmvp.core.columns import Columns, ParsedFrames
 
 
 class Gap(Exception):
@@ -75,7 +75,15 @@ class SeriesStore(ABC):
 
     @abstractmethod
     def append(
-        self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment, *, alive: bool = True
+        self,
+        project: str,
+        run: str,
+        writer: str,
+        start: int,
+        data: Buffer,
+        shipment: ParsedFrames,
+        *,
+        alive: bool = True,
     ) -> int:
         """Apply frames of a writer's journal and return the number of its bytes that are applied.
 

@@ -19,7 +19,7 @@ from lmvp.errors import InvalidArgument, LmvpError
 from lmvp_server.stores.base import Buffer, KeyState, SeriesState, SeriesStore
 
 if TYPE_CHECKING:
-    from lmvp.core.columns import Columns, Shipment
+    from lmvp.core.columns import Columns, ParsedFrames
     from lmvp_server.stores.local.series.reading import View
     from lmvp_server.stores.local.series.series import Series
 
@@ -104,7 +104,15 @@ class FolderSeries(SeriesStore):
         return series.view(key) if series else None
 
     def append(
-        self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment, *, alive: bool = True
+        self,
+        project: str,
+        run: str,
+        writer: str,
+        start: int,
+        data: Buffer,
+        shipment: ParsedFrames,
+        *,
+        alive: bool = True,
     ) -> int:
         """Apply frames, and start a seal in the background if the series has many unsealed points."""
         from lmvp_server.stores.local.series.series import RECOUNT_LIMIT, SEAL_AT

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from lmvp.core import files
 from lmvp.core.columns import (
+    AttemptStart,
     Columns,
-    Epoch,
+    ParsedFrames,
     Points,
-    Shipment,
 )
 from lmvp.core.files import disk_errors, make_folder, sync_folder
 from lmvp.core.frame_parsing import parse
@@ -169,7 +169,7 @@ class Series:
         if log.gaps:
             self._damaged[generation] = str(log.gaps[0])
 
-    def _apply_behind_gap(self, writer: str, shipment: Shipment) -> None:
+    def _apply_behind_gap(self, writer: str, shipment: ParsedFrames) -> None:
         """Apply the points of a sound record that follows a lost record.
 
         Skip points whose key may have been defined in the lost record, and points that need an automatic step. The
@@ -178,7 +178,7 @@ class Series:
         of = self._writers.setdefault(writer, Writer(keys={}))
         applied, epoch = of.applied, of.epoch
         keys = np.array([*of.keys, *shipment.keys], np.int64)
-        parts: list[Points | Epoch] = []
+        parts: list[Points | AttemptStart] = []
         for part in shipment.parts:
             if isinstance(part, Points):
                 rows = np.isin(part.keys, keys) & (part.steps != AUTO)
@@ -186,7 +186,7 @@ class Series:
                 if not len(part.keys):
                     continue
             parts.append(part)
-        self._apply(writer, applied, Shipment(keys=shipment.keys, parts=parts))
+        self._apply(writer, applied, ParsedFrames(keys=shipment.keys, parts=parts))
         of.epoch = epoch
 
     def _retire(self, generation: int) -> None:
@@ -226,7 +226,7 @@ class Series:
 
     # -- receiving points
 
-    def append(self, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
+    def append(self, writer: str, start: int, data: Buffer, shipment: ParsedFrames) -> int:
         """Implement `SeriesStore.append`."""
         with self._lock:
             self.used = time.monotonic()
@@ -249,12 +249,12 @@ class Series:
             wake()
         return applied
 
-    def _check(self, writer: str, shipment: Shipment) -> None:
+    def _check(self, writer: str, shipment: ParsedFrames) -> None:
         """Reject a request with unknown keys, or one that exceeds the limits of a run, before anything is written."""
         known = self._writers.get(writer, Writer()).keys
         if shipment.keys:
             self._check_keys(known, shipment.keys)
-        if any(isinstance(part, Epoch) for part in shipment.parts):
+        if any(isinstance(part, AttemptStart) for part in shipment.parts):
             self._check_cuts(shipment.parts)
         for part in shipment.parts:
             if isinstance(part, Points):
@@ -277,7 +277,7 @@ class Series:
                 hint="log fewer or shorter names",
             )
 
-    def _check_cuts(self, parts: Sequence[Points | Epoch]) -> None:
+    def _check_cuts(self, parts: Sequence[Points | AttemptStart]) -> None:
         # Simulate the cuts and count the recounts that they cause; see `_cut`.
         cuts, recounts, is_cut, points = self._cuts.copy(), 0, False, self._held
         for part in parts:
@@ -323,13 +323,13 @@ class Series:
         """Whether the content of the log is unknown. The series must then be loaded from disk again."""
         return self._log is not None and self._log.broken
 
-    def _apply(self, writer: str, applied: int, shipment: Shipment) -> None:
+    def _apply(self, writer: str, applied: int, shipment: ParsedFrames) -> None:
         of = self._writers.setdefault(writer, Writer(keys={}))
         for local, name in shipment.keys.items():
             of.keys[local] = self._number(name)
         self._make_room()
         for part in shipment.parts:
-            if isinstance(part, Epoch):
+            if isinstance(part, AttemptStart):
                 self._begin(of, part)
             else:
                 self._take_in(of, part)
@@ -350,7 +350,7 @@ class Series:
             self._spared = np.concatenate([self._spared, spared])
         self._stats.make_room(len(self._names))
 
-    def _begin(self, writer: Writer, epoch: Epoch) -> None:
+    def _begin(self, writer: Writer, epoch: AttemptStart) -> None:
         writer.epoch = epoch.epoch
         self._epoch = max(self._epoch, epoch.epoch)
         if epoch.cut != AUTO:
