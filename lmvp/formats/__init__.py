@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, cast
@@ -32,8 +33,17 @@ model on the torch backend is also a torch module.
 """
 
 
+_FRAMEWORKS = frozenset({"keras", "torch", "sklearn", "onnx"})
+"""Formats named as the package of their framework. Without this package, the process has no object of the format."""
+
+
 def _load(name: str) -> Format:
     return cast("Format", import_module(f"lmvp.formats.{name}"))
+
+
+def _is_loaded(name: str) -> bool:
+    """Return whether the framework of a format is imported. This saves the import of the format, too."""
+    return name not in _FRAMEWORKS or name in sys.modules
 
 
 def pack(obj: Any) -> Package:
@@ -62,7 +72,7 @@ def pack(obj: Any) -> Package:
     ('numpy', [('w', (2, 3))])
     """
     for name in dict.fromkeys(_MODULES.values()):
-        if _load(name).recognises(obj):
+        if _is_loaded(name) and _load(name).recognises(obj):
             return _load(name).pack(obj)
     if any(map(way_out, walk(obj))):
         return _load("numpy").pack(obj)  # its error names the position of the array in the object
@@ -129,7 +139,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
 def _filler(into: Any) -> Format:
     """Return the format that fills `into`; it can differ from the format that was pushed."""
     for name in ("keras", "torch", "numpy", "sklearn", "onnx"):
-        if _load(name).recognises(into):
+        if _is_loaded(name) and _load(name).recognises(into):
             return _load(name)
     kind = f"{type(into).__module__}.{type(into).__qualname__}"
     raise InvalidArgument(

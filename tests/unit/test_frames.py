@@ -84,7 +84,7 @@ def test_points_between_frames_of_other_kinds_are_one_part():
 def test_parts_keep_the_order_of_the_frames():
     data = points_frame(1, [(0, 1, 1.0)]) + attempt_frame(77, 5) + key_frame(1, "b") + points_frame(2, [(1, 2, 2.0)])
     shipment = parse(data + note(run_frames.END, b"{}"))
-    assert [type(part).__name__ for part in shipment.parts] == ["Points", "Epoch", "Points"]
+    assert [type(part).__name__ for part in shipment.parts] == ["Points", "AttemptStart", "Points"]
     assert shipment.parts[1] == AttemptStart(77, 5)
     assert shipment.keys == {1: "b"}
     assert shipment.notes == [(run_frames.END, b"{}")]
