@@ -121,13 +121,13 @@ class _Series:
     copy: Copy
 
 
-def _worth(one: _Series) -> tuple[int, bool]:
+def _worth(series: _Series) -> tuple[int, bool]:
     """Return the sort key of a copy: more points first, undamaged before damaged."""
-    return one.copy.points, not one.copy.set_aside
+    return series.copy.points, not series.copy.set_aside
 
 
 def _most(copies: Sequence[_Series]) -> int:
-    return max((one.copy.points for one in copies), default=0)
+    return max((series.copy.points for series in copies), default=0)
 
 
 class _Lost(ServerUnavailable):
@@ -178,16 +178,16 @@ class _Run:
 
     # -- records
 
-    def _records(self, about: BackupSpace) -> Space:
+    def _records(self, listed: BackupSpace) -> Space:
         # The file is moved into place under a name with its digest, so the file of the earlier backup stays.
         part = self._folder.part
-        self._connection.attempt(lambda: self._receive_records(about.space, part))
-        found = backup_records.open_file(part, about.space)
-        name = backup_folder.file_of(about.space, found.digest)
+        self._connection.attempt(lambda: self._receive_records(listed.space, part))
+        found = backup_records.open_file(part, listed.space)
+        name = backup_folder.file_of(listed.space, found.digest)
         files.move(part, self._folder.root / RECORDS / name)
         return Space(
-            space=about.space,
-            name=about.name,
+            space=listed.space,
+            name=listed.name,
             file=name,
             size=found.size,
             digest=found.digest,
@@ -215,14 +215,14 @@ class _Run:
         """Yield the manifests of a space; download those that are missing or damaged in the folder."""
         for batch in _batches(digests, _BATCH):
             self._live()
-            lacking = [one for one in batch if not self._has_manifest(space.space, one)]
+            lacking = [digest_ for digest_ in batch if not self._has_manifest(space.space, digest_)]
             gone = {
                 key for key, data in self._fetch(space.space, MANIFESTS, lacking) if not self._keep(space, key, data)
             }
             self._lacking.setdefault(space.space, []).extend(sorted(gone))
-            for one in batch:
-                if one not in gone:
-                    yield self._folder.manifest(space.space, one)[1]
+            for digest_ in batch:
+                if digest_ not in gone:
+                    yield self._folder.manifest(space.space, digest_)[1]
 
     def _keep(self, space: Space, key: str, data: Buffer) -> bool:
         """Store a manifest if it matches its digest."""
@@ -243,18 +243,18 @@ class _Run:
 
     def _notes(self, space: Space) -> dict[str, str]:
         """Copy the current notes. If the server lacks a note, use the one of the earlier backup: notes stay valid."""
-        found, before = {}, self._before.get(space.space)
+        notes, before = {}, self._before.get(space.space)
         for batch in _batches(list(self._manifests[space.space]), _BATCH):
             for key, data in self._fetch(space.space, NOTES, batch):
                 if data:
                     # A note is stored under its digest, so a new note never overwrites that of the earlier backup.
-                    found[key] = digest.of_bytes(data)
-                    path = self._folder.piece(NOTES, space.space, found[key])
+                    notes[key] = digest.of_bytes(data)
+                    path = self._folder.piece(NOTES, space.space, notes[key])
                     if not _holds(path, data):
                         self._put(path, data)
                 elif before is not None and key in before.notes and self._has_note(before, key):
-                    found[key] = before.notes[key]
-        return found
+                    notes[key] = before.notes[key]
+        return notes
 
     def _has_note(self, before: Space, key: str) -> bool:
         try:
@@ -281,10 +281,10 @@ class _Run:
                 if (space.name, run) not in self._damaged_runs:
                     self._damaged_runs.append((space.name, run))
                 # This reads the files completely, so it is not done in the normal case.
-                copies = [one for one in copies if self._is_sound(space.space, one)]
+                copies = [copied for copied in copies if self._is_sound(space.space, copied)]
                 copies = [new, *copies] if new else copies
                 best = max(copies, key=_worth, default=None)
-                sound = max([one for one in copies if not one.copy.set_aside], key=_worth, default=None)
+                sound = max([copied for copied in copies if not copied.copy.set_aside], key=_worth, default=None)
                 if new is not None and new in (best, sound):
                     self._keep_series(space.space, new)
                 if best is not None:
@@ -309,17 +309,17 @@ class _Run:
         keys = before.copies_of(run) if before is not None else []
         if keys == [unless]:
             return []
-        found = []
+        copies = []
         for key in keys:
             try:
-                found.append(_Series(key, backup_series.peek_file(self._folder.piece(SERIES, space, key))))
+                copies.append(_Series(key, backup_series.peek_file(self._folder.piece(SERIES, space, key))))
             except (NotFound, DamagedFile, IntegrityError):
                 continue
-        return found
+        return copies
 
-    def _is_sound(self, space: str, one: _Series) -> bool:
+    def _is_sound(self, space: str, series: _Series) -> bool:
         try:
-            self._folder.check_series(space, one.key)
+            self._folder.check_series(space, series.key)
         except (NotFound, DamagedFile):
             return False
         return True
@@ -409,16 +409,16 @@ class _Run:
 
     def _take(self, space: str, verifier: FrameVerifier, chunk: str, data: Buffer, above: int = 0) -> bool:
         """Store a frame as received if it can be verified, otherwise the chunk as a raw frame; return success."""
-        known = self._fitting(space, verifier, chunk, data, above)
-        if known is None:
+        frame = self._fitting(space, verifier, chunk, data, above)
+        if frame is None:
             # The frame does not fit to its base in the folder, for example because the server encoded the base again
             # as a deeper delta. The decoded bytes need no base.
             [(_, data)] = self._fetch(space, CHUNKS, [chunk], plain=True)
-            known = self._fitting(space, verifier, chunk, data, above)
-        if known is None:
+            frame = self._fitting(space, verifier, chunk, data, above)
+        if frame is None:
             return False
         self._put(self._folder.piece(CHUNKS, space, chunk), data)
-        verifier.remember(chunk, known)
+        verifier.remember(chunk, frame)
         self._tally.copied += 1
         self._tally.written += len(data)
         return True

@@ -247,10 +247,10 @@ class BackupFolder:
 
     def note(self, space: Space, key: str) -> bytes:
         """Return the verified note of a manifest."""
-        found = space.notes[key]
-        path = self.piece(NOTES, space.space, found)
+        name = space.notes[key]
+        path = self.piece(NOTES, space.space, name)
         data = files.read_copy(path, _JSON_LIMIT)
-        if digest.of_bytes(data) != found:
+        if digest.of_bytes(data) != name:
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return data
 
@@ -330,10 +330,10 @@ def versions_of(records: RecordFile) -> Iterator[str]:
     """Yield the digests of the versions of a space, oldest first."""
     for record in records.records():
         if record.table == "versions":
-            found = str(record.data.get("digest"))
-            if not _DIGEST.fullmatch(found):
+            version = str(record.data.get("digest"))
+            if not _DIGEST.fullmatch(version):
                 raise DamagedFile(f"{records.path} is damaged: the version {record.id[:80]!r} has no digest")
-            yield found
+            yield version
 
 
 def count_versions(folder: BackupFolder, spaces: Iterable[Space]) -> tuple[int, int]:
@@ -342,7 +342,9 @@ def count_versions(folder: BackupFolder, spaces: Iterable[Space]) -> tuple[int, 
     These are the numbers of `fsck`. Versions with the same content share one manifest, and count one each.
     """
     rows = {
-        space.space: [_row(one) for one in folder.records(space).records() if one.table in ("versions", "removed")]
+        space.space: [
+            _row(record) for record in folder.records(space).records() if record.table in ("versions", "removed")
+        ]
         for space in spaces
     }
     removed_projects = {id_ for table, id_, _ in rows.get(SERVER, ()) if table == "removed"}
@@ -350,9 +352,9 @@ def count_versions(folder: BackupFolder, spaces: Iterable[Space]) -> tuple[int, 
     for space, found in rows.items():
         removed_models = {id_ for table, id_, _ in found if table == "removed"}
         for _, _, key in (row for row in found if row[0] == "versions"):
-            model, _, place = key.partition(":")
+            model, _, name = key.partition(":")
             versions += 1
-            removed += space in removed_projects or place == "gone" or model in removed_models
+            removed += space in removed_projects or name == "gone" or model in removed_models
     return versions, removed
 
 

@@ -99,8 +99,8 @@ def lines(
         events,
     )
     hasher = blake3()
-    for one in content:
-        line = _encode(one) + b"\n"
+    for part in content:
+        line = _encode(part) + b"\n"
         hasher.update(line)
         yield line
     yield _encode({"digest": hasher.hexdigest()}) + b"\n"
@@ -135,20 +135,20 @@ def _lines_of(file: IO[bytes]) -> Iterator[bytes]:
 def _prove(path: Path) -> tuple[Head, str, int]:
     """Verify the digest of a file; return its head, the BLAKE3 of the whole file, and its size."""
     content, whole = blake3(), blake3()
-    head, count, size, said = None, 0, 0, b""
+    head, count, size, last = None, 0, 0, b""
     with files.open_copy(path) as file:
         for count, line in enumerate(_lines_of(file)):  # noqa: B007 - the last one is the result
             if head is None:
                 head = _read(msgspec.json.Decoder(Head).decode, line, path)
             # The last line is the digest of all lines before it, so hash each line one step late.
-            content.update(said)
-            said = line
+            content.update(last)
+            last = line
             whole.update(line)
             size += len(line)
     # The count of lines includes the head; `count` is the index of the last line.
     if head is None or count != 1 + head.records + head.events:
         raise DamagedFile(f"{path} is damaged: it is not whole")
-    if _encode({"digest": content.hexdigest()}) + b"\n" != said:
+    if _encode({"digest": content.hexdigest()}) + b"\n" != last:
         raise DamagedFile(f"{path} is damaged: it does not match its digest")
     return head, whole.hexdigest(), size
 

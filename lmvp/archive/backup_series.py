@@ -176,7 +176,7 @@ def _check_segment(name: str, file: File) -> None:
 
 def _files_of(stream: IO[bytes]) -> dict[str, File]:
     """Verify the framing of a stream; return its files, which are read from the stream on demand."""
-    found: dict[str, list[tuple[int, int]]] = {}
+    files: dict[str, list[tuple[int, int]]] = {}
     parts: list[tuple[int, int]] | None = None
     while True:
         head = stream.read(HEAD.size)
@@ -188,14 +188,14 @@ def _files_of(stream: IO[bytes]) -> dict[str, File]:
         if payload == b"end":
             break
         if kind == b"name":
-            parts = found.setdefault(rest.decode("ascii", "replace"), [])
+            parts = files.setdefault(rest.decode("ascii", "replace"), [])
         elif kind == b"data" and parts is not None:
             parts.append((stream.tell() - len(rest), len(rest)))
         else:
             raise IntegrityError("the stream of the series holds an unknown record")
     if stream.read(1):
         raise IntegrityError("bytes follow the end of the stream of the series")
-    return {name: File(sum(size for _, size in parts), _reader(stream, parts)) for name, parts in found.items()}
+    return {name: File(sum(size for _, size in parts), _reader(stream, parts)) for name, parts in files.items()}
 
 
 def _reader(stream: IO[bytes], parts: Sequence[tuple[int, int]]) -> Read:

@@ -76,11 +76,11 @@ def model_file(model: Model, aliases: Sequence[Alias], versions: Sequence[Versio
         keep=model.keep,
         last=max(model.last, model.latest),  # an early server sends no `last`
         aliases=tuple(
-            Stand(name=one.name, number=one.number, moved_at=one.moved_at, moved_by=one.moved_by)
-            for one in aliases
-            if one.number in numbers
+            Stand(name=alias.name, number=alias.number, moved_at=alias.moved_at, moved_by=alias.moved_by)
+            for alias in aliases
+            if alias.number in numbers
         ),
-        versions=tuple(Named(number=one.number, digest=one.digest) for one in versions),
+        versions=tuple(Named(number=alias.number, digest=alias.digest) for alias in versions),
     )
 
 
@@ -204,7 +204,7 @@ class _Export:
     def _version(self, version: Version) -> None:
         folder = export_format.folder_of(version.number)
         reader = self._opener(version)
-        said = {
+        fields = {
             f"{folder}/{export_format.MANIFEST}": manifests.encode(reader.manifest),
             f"{folder}/{export_format.VERSION}": export_format.encode(VersionFile.of(version)),
         }
@@ -213,11 +213,11 @@ class _Export:
         # A folder gets the records last, because `version.json` marks a complete version. A tar gets them first, so
         # that a reader of the stream knows the files before they arrive.
         if not self._outlet.records_last:
-            self._put_all(said)
+            self._put_all(fields)
         for group in _groups(reader.manifest.files):
             self._files(reader, group, f"{folder}/files")
         if self._outlet.records_last:
-            self._put_all(said)
+            self._put_all(fields)
         self._kept += before[0] == self._bytes and before[1] is not None
 
     def _files(self, reader: VersionReader, files: Sequence[File], folder: str) -> None:

@@ -153,9 +153,9 @@ def read_model(data: bytes, where: str) -> ModelFile:
         raise ServerMismatch(f"{where} has format {head.format}; this side reads {FORMAT}", hint="update lmvp")
     _verify(data, where)
     model: ModelFile = _decode(data, ModelFile, where)
-    numbers = [one.number for one in model.versions]
+    numbers = [version.number for version in model.versions]
     _demand(numbers == sorted(set(numbers)) and all(number > 0 for number in numbers), where, "its versions")
-    _demand(all(_DIGEST.fullmatch(one.digest) for one in model.versions), where, "a digest")
+    _demand(all(_DIGEST.fullmatch(version.digest) for version in model.versions), where, "a digest")
     _demand(all(alias.number in numbers for alias in model.aliases), where, "an alias, which stands at no version,")
     return model
 
@@ -243,7 +243,7 @@ def select_versions(
         raise InvalidArgument(
             f"`--versions` is {given!r}"[:80], hint='write "3,5-9,production", or a list of revisions'
         )
-    words = given.split(",") if isinstance(given, str) else [str(one) for one in given]
+    words = given.split(",") if isinstance(given, str) else [str(revision) for revision in given]
     words = [word.strip() for word in words if word.strip()]
     if not words:
         raise InvalidArgument("`--versions` names no version", hint="write 3,5-9,production, or leave it out for all")
@@ -251,10 +251,10 @@ def select_versions(
 
 
 def _numbers_of(word: str, existing: Sequence[int], find: Callable[[str], int]) -> list[int]:
-    found = _RANGE.fullmatch(word)
-    if found is None:
+    match = _RANGE.fullmatch(word)
+    if match is None:
         return [find(word)]
-    first, last = int(found[1]), int(found[2])
+    first, last = int(match[1]), int(match[2])
     # Removed versions leave gaps, so a range selects only the numbers that exist.
     inside = [number for number in existing if first <= number <= last]
     if not inside:

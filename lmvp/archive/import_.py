@@ -76,26 +76,26 @@ def import_versions(
         If the export is incomplete or damaged. Versions imported before it stay.
     """
     _check_numbers(model, there)
-    lacking = [one for one in model.versions if one.number not in there]
+    lacking = [named for named in model.versions if named.number not in there]
     read = [
-        _read(inlet, one)[0] for one in lacking
+        _read(inlet, named)[0] for named in lacking
     ]  # read all of them first, so that damage in their JSON is reported before the first push
     sent = 0
     with showing(progress, sum(version.size for version in read), "import") as advance:
-        for one in lacking:
-            said, manifest = _read(inlet, one)
+        for named in lacking:
+            record, manifest = _read(inlet, named)
             # The last version carries the highest number of the exported model, so that it is not used again.
-            body = _push(said, last=model.last if one is lacking[-1] else 0)
-            described = _describe(inlet, one, manifest)
+            body = _push(record, last=model.last if named is lacking[-1] else 0)
+            described = _describe(inlet, named, manifest)
             sent += push_described(connection, path, described, body, advance=advance).sent
     return len(model.versions) - len(lacking), sent
 
 
 def _check_numbers(model: ModelFile, there: Mapping[int, str]) -> None:
-    for one in model.versions:
-        if there.get(one.number, one.digest) != one.digest:
+    for named in model.versions:
+        if there.get(named.number, named.digest) != named.digest:
             raise Conflict(
-                f"v{one.number} is another one there: {there[one.number][:12]}, not {one.digest[:12]}",
+                f"v{named.number} is another one there: {there[named.number][:12]}, not {named.digest[:12]}",
                 hint="import into a model of another name",
             )
 
@@ -110,35 +110,35 @@ def _read(inlet: Inlet, named: Named) -> tuple[VersionFile, Manifest]:
         except NotFound:
             where = inlet.shown(f"{folder}/{name}")
             raise DamagedFile(f"v{named.number} is not whole: {where} is missing", hint="export again") from None
-    said = export_format.read_version(files[0], named, inlet.shown(f"{folder}/{export_format.VERSION}"))
-    return said, export_format.read_manifest(files[1], said, inlet.shown(f"{folder}/{export_format.MANIFEST}"))
+    record = export_format.read_version(files[0], named, inlet.shown(f"{folder}/{export_format.VERSION}"))
+    return record, export_format.read_manifest(files[1], record, inlet.shown(f"{folder}/{export_format.MANIFEST}"))
 
 
 def _describe(inlet: Inlet, named: Named, manifest: Manifest) -> Description:
     folder = export_format.folder_of(named.number)
-    found = {
+    stored = {
         chunk: place for file in manifest.files for chunk, place in places(inlet, folder, file).items()
     }  # cut as the manifest states: another release of LMVP can cut files differently
-    return Description(msgspec.structs.replace(manifest, parents=()), dict(found))
+    return Description(msgspec.structs.replace(manifest, parents=()), dict(stored))
 
 
-def _push(said: VersionFile, last: int) -> NewPush:
+def _push(record: VersionFile, last: int) -> NewPush:
     return NewPush(
         # A random id is enough here: a repeated import skips complete versions instead of continuing a push.
         push=secrets.token_hex(16),
         manifest=msgspec.Raw(b"{}"),
-        message=said.message,
-        metrics=said.metrics,
-        params=said.params,
-        tags=said.tags,
-        environment=said.environment,
+        message=record.message,
+        metrics=record.metrics,
+        params=record.params,
+        tags=record.tags,
+        environment=record.environment,
         create=True,
         recorded=Recorded(
-            number=said.number,
-            digest=said.digest,
-            created_at=said.created_at,
-            author=said.author,
-            parents=said.parents,
+            number=record.number,
+            digest=record.digest,
+            created_at=record.created_at,
+            author=record.author,
+            parents=record.parents,
             last=last,
         ),
     )

@@ -70,23 +70,23 @@ class FolderInlet:
 
     def source(self, path: str, size: int) -> JoinedSources:
         """Open a file that can be read by ranges."""
-        place = self._inside(path)
+        target = self._inside(path)
         try:
-            regular = stat.S_ISREG(place.lstat().st_mode)
+            regular = stat.S_ISREG(target.lstat().st_mode)
         except OSError:
-            raise DamagedFile(f"{place} is missing", hint="export the model again") from None
+            raise DamagedFile(f"{target} is missing", hint="export the model again") from None
         if not regular:
-            raise DamagedFile(f"{place} is not a regular file")
-        file = DiskFile.open(place)
+            raise DamagedFile(f"{target} is not a regular file")
+        file = DiskFile.open(target)
         if file.size != size:
-            raise DamagedFile(f"{place} has {file.size:,} bytes instead of {size:,}", hint="export the model again")
+            raise DamagedFile(f"{target} has {file.size:,} bytes instead of {size:,}", hint="export the model again")
         return JoinedSources([file])
 
     def _inside(self, path: str) -> Path:
-        place = self._folder / path
-        if not place.parent.resolve().is_relative_to(self._folder.resolve()):
-            raise DamagedFile(f"{place} leads out of {self._folder}, by a link")
-        return place
+        target = self._folder / path
+        if not target.parent.resolve().is_relative_to(self._folder.resolve()):
+            raise DamagedFile(f"{target} leads out of {self._folder}, by a link")
+        return target
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,8 @@ class TarInlet:
 
 def _top(members: Iterable[str]) -> str:
     """Return the folder of the model in the archive: the root, or the only top folder that has a `model.json`."""
-    found = [name.removesuffix(MODEL) for name in members if name in (MODEL, f"{name.partition('/')[0]}/{MODEL}")]
-    return found[0] if len(found) == 1 else ""
+    folders = [name.removesuffix(MODEL) for name in members if name in (MODEL, f"{name.partition('/')[0]}/{MODEL}")]
+    return folders[0] if len(folders) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +173,11 @@ class ProvedPlace(Place):
 def places(inlet: Inlet, folder: str, file: File) -> dict[str, ProvedPlace]:
     """Return the positions of the chunks of a file by id."""
     path = f"{folder}/files/{file.path}"
-    rope, offset, found = inlet.source(path, file.size), 0, {}
+    rope, offset, chunks = inlet.source(path, file.size), 0, {}
     for chunk in file.chunks:
-        found[chunk.id] = ProvedPlace(rope, offset, chunk.size, chunk.id, inlet.shown(path))
+        chunks[chunk.id] = ProvedPlace(rope, offset, chunk.size, chunk.id, inlet.shown(path))
         offset += chunk.size
-    return found
+    return chunks
 
 
 HEADERS_LIMIT = 64 << 10
@@ -216,7 +216,7 @@ def scan(path: Path) -> dict[str, Member]:
     InvalidArgument
         If it cannot be read.
     """
-    found: dict[str, Member] = {}
+    members: dict[str, Member] = {}
     try:
         size = path.stat().st_size
         with path.open("rb", buffering=0) as raw, tarfile.open(fileobj=_Headers(raw), mode="r:") as tar:
@@ -225,10 +225,10 @@ def scan(path: Path) -> dict[str, Member]:
                 _check(info, size, path)
                 if info.isdir():
                     continue
-                if info.name in found:
+                if info.name in members:
                     raise DamagedFile(f"{path}: {info.name!r} stands twice")
-                found[info.name] = Member(info.offset_data, info.size)
-                if len(found) > MEMBERS_LIMIT:
+                members[info.name] = Member(info.offset_data, info.size)
+                if len(members) > MEMBERS_LIMIT:
                     raise DamagedFile(f"{path}: more than {MEMBERS_LIMIT:,} files")
     except FileNotFoundError:
         raise NotFound(f"there is no file or folder {path}") from None
@@ -241,7 +241,7 @@ def scan(path: Path) -> dict[str, Member]:
         raise DamagedFile(f"{path} is damaged: {str(error)[:100]}") from None
     except OSError as error:
         raise InvalidArgument(f"cannot read {path}: {error.strerror or error}") from error
-    return found
+    return members
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -106,10 +106,10 @@ class FrameVerifier:
         """
         return self._decode(chunk, data, DEPTH_LIMIT + 1)
 
-    def remember(self, chunk: str, known: Known) -> None:
+    def remember(self, chunk: str, frame: Known) -> None:
         """Mark a chunk in the folder as verified, and cache its bytes."""
         self.verified.add(chunk)
-        self._known[chunk] = known
+        self._known[chunk] = frame
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
 
@@ -133,22 +133,22 @@ class FrameVerifier:
         return link
 
     def _get(self, chunk: str, below: int) -> Known:
-        known = self._known.get(chunk)
+        frame = self._known.get(chunk)
         # A cached base whose depth does not fit is decoded again, so that the error names it.
-        if known is not None and known.depth < below:
+        if frame is not None and frame.depth < below:
             self._known.move_to_end(chunk)
-            return known
+            return frame
         return self._learn(chunk, self._folder.frame(self._space, chunk), below)
 
     def _learn(self, chunk: str, data: bytes, below: int) -> Known:
         try:
-            known = self._decode(chunk, data, below)
+            frame = self._decode(chunk, data, below)
         except DamagedFile:
             raise
         except IntegrityError as error:
             raise self._damaged(chunk, error.message) from None
-        self.remember(chunk, known)
-        return known
+        self.remember(chunk, frame)
+        return frame
 
     def _decode(self, chunk: str, data: Buffer, below: int) -> Known:
         """Decode a frame whose depth must be less than `below`; this bounds the recursion."""

@@ -43,8 +43,8 @@ def login(options: Namespace, host: Host) -> Any:
 
 def logout(options: Namespace, _host: Host) -> Any:
     """Delete the stored token of a server."""
-    known = config.logout(options.url)
-    return Line("the token is forgotten" if known else "no token was kept, so there is none to forget")
+    removed = config.logout(options.url)
+    return Line("the token is forgotten" if removed else "no token was kept, so there is none to forget")
 
 
 def tokens(options: Namespace, host: Host) -> Any:
@@ -65,12 +65,12 @@ def tokens(options: Namespace, host: Host) -> Any:
             raise InvalidArgument("which token?", hint="`lmvp tokens` lists them, `lmvp tokens revoke ID` revokes one")
         client.revoke_token(options.name)
         return Line(f"the token {options.name} is revoked")
-    found = client.tokens()
-    rows = [(one.id, one.name, _owner(one), f"{one.scope} {one.project}".strip(),
-             day(one.created_at), day(one.expires_at, "never"), day(one.used_at, "not yet"))
-            for one in found]  # fmt: skip
+    records = client.tokens()
+    rows = [(token.id, token.name, _owner(token), f"{token.scope} {token.project}".strip(),
+             day(token.created_at), day(token.expires_at, "never"), day(token.used_at, "not yet"))
+            for token in records]  # fmt: skip
     head = ("Id", "Name", "Of", "Scope", "Made", "Expires", "Used last (UTC)")
-    return Table(head, rows, empty="no tokens but the server's own", data=found)
+    return Table(head, rows, empty="no tokens but the server's own", data=records)
 
 
 def identities(options: Namespace, host: Host) -> Any:
@@ -84,12 +84,12 @@ def identities(options: Namespace, host: Host) -> Any:
             )
         with_proof(lambda password: client.disconnect_identity(options.id, current_password=password), host)
         return Line(f"the identity {options.id} is disconnected, and the sessions that it began have ended")
-    found = client.identities(options.user)
-    rows = [(one.id, one.user, one.issuer, short(one.subject), day(one.connected_at, "unknown"),
-             one.ended or "signs in")
-            for one in found]  # fmt: skip
+    records = client.identities(options.user)
+    rows = [(identity.id, identity.user, identity.issuer, short(identity.subject),
+             day(identity.connected_at, "unknown"), identity.ended or "signs in")
+            for identity in records]  # fmt: skip
     head = ("Id", "Account", "Provider", "Subject", "Connected (UTC)", "Status")
-    return Table(head, rows, empty="no identities; connect one on the account page of the console", data=found)
+    return Table(head, rows, empty="no identities; connect one on the account page of the console", data=records)
 
 
 def devices(options: Namespace, host: Host) -> Any:

@@ -55,15 +55,15 @@ def known_names() -> list[str]:
     # A client would start the local server, and pressing Tab must not start a process.
     if config.server_url() is None and local.find(server_file.data_home()) is None:
         return []
-    client, found = Client(), []
+    client, names = Client(), []
     for project in client.projects()[:20]:  # at most 20 projects and 200 models each: a shell waits for the answer
-        found.append(f"{project.name}/")
+        names.append(f"{project.name}/")
         for model in client.models(project.name)[:200]:
             name = f"{project.name}/{model.name}"
-            found += [name, f"{name}@latest", *(f"{name}@{alias.name}" for alias in client.aliases(name))]
-        found += [one.reference for one in client.contributions(project.name, status="proposed")]
-        found += [f"{_RUN}{project.name}/{run.name}" for run in client.runs(project.name, limit=_NEWEST)]
-    return found
+            names += [name, f"{name}@latest", *(f"{name}@{alias.name}" for alias in client.aliases(name))]
+        names += [contribution.reference for contribution in client.contributions(project.name, status="proposed")]
+        names += [f"{_RUN}{project.name}/{run.name}" for run in client.runs(project.name, limit=_NEWEST)]
+    return names
 
 
 def names_for(verb: str, argument: str | None, names: Callable[[], list[str]]) -> list[str]:

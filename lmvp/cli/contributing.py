@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 def contributions(options: Namespace, _host: Host) -> Any:
     """List the contributions to a project."""
     status = "" if options.all else "proposed"
-    found = Client().contributions(options.project, status=status)
+    records = Client().contributions(options.project, status=status)
     rows = [
-        (f"{one.version.model}@c{one.number}", f"{one.status} as v{one.accepted}" if one.accepted else one.status,
-         one.version.message, one.version.author, f"{one.version.created_at:%Y-%m-%d %H:%M}")
-        for one in found
+        (f"{record.version.model}@c{record.number}",
+         f"{record.status} as v{record.accepted}" if record.accepted else record.status,
+         record.version.message, record.version.author, f"{record.version.created_at:%Y-%m-%d %H:%M}")
+        for record in records
     ]  # fmt: skip
     empty = "nothing is proposed; `lmvp push MODEL FILE --propose` proposes a version"
-    return Table(("Contribution", "Status", "Message", "By", "When (UTC)"), rows, empty=empty, data=found)
+    return Table(("Contribution", "Status", "Message", "By", "When (UTC)"), rows, empty=empty, data=records)
 
 
 def fork(options: Namespace, _host: Host) -> Any:
@@ -70,11 +71,11 @@ def comment(options: Namespace, _host: Host) -> Any:
     """Show the comments on a contribution, or add one."""
     client = Client()
     if options.message:
-        found = client.comment(options.contribution, options.message)
+        contribution = client.comment(options.contribution, options.message)
     else:
-        found = client.contribution(options.contribution)
-    rows = [(one.by, f"{one.at:%Y-%m-%d %H:%M}", one.words) for one in found.comments]
-    return Table(("By", "When (UTC)", "Comment"), rows, empty="no comments yet", data=found.comments)
+        contribution = client.contribution(options.contribution)
+    rows = [(entry.by, f"{entry.at:%Y-%m-%d %H:%M}", entry.words) for entry in contribution.comments]
+    return Table(("By", "When (UTC)", "Comment"), rows, empty="no comments yet", data=contribution.comments)
 
 
 def require(options: Namespace, _host: Host) -> Any:

@@ -70,13 +70,13 @@ def undelete(options: Namespace, _host: object) -> Any:
     """Restore a removed object, or list the removed objects."""
     client = Client()
     if options.name:
-        found = client.undelete(options.name)
-        return Line(f"{getattr(found, 'reference', options.name)} is back", found)
+        restored = client.undelete(options.name)
+        return Line(f"{getattr(restored, 'reference', options.name)} is back", restored)
     removed = client.removed()
     rows = [
-        (f"{one.name} ({one.title})" if one.title else one.name, str(one.versions or ""), one.removed_by,
-         day(one.removed_at), day(one.until))
-        for one in removed
+        (f"{item.name} ({item.title})" if item.title else item.name, str(item.versions or ""), item.removed_by,
+         day(item.removed_at), day(item.until))
+        for item in removed
     ]  # fmt: skip
     empty = "nothing was removed that you could bring back"
     head = ("Name", "Versions", "Removed by", "On", "Until")
@@ -138,10 +138,10 @@ def fsck(options: Namespace, _host: object) -> Any:
     """Verify every digest on the server."""
     with _bar(not options.no_progress and sys.stderr.isatty()) as on_progress:
         heads = kept(options.head) if options.head else []
-        found = Client().check(repair=options.repair, told=on_progress, heads=heads)
-    if found.problems:
-        raise _broken(found)
-    return Line(f"{_looked_at(found)}: no problem found", found)
+        checked = Client().check(repair=options.repair, told=on_progress, heads=heads)
+    if checked.problems:
+        raise _broken(checked)
+    return Line(f"{_looked_at(checked)}: no problem found", checked)
 
 
 def cache(options: Namespace, _host: object) -> Any:
@@ -158,9 +158,9 @@ def cache(options: Namespace, _host: object) -> Any:
         return Line(message, {"folder": str(folder), "files": freed.files, "bytes": freed.bytes})
     if kept is None:
         return Line(f"no cache: LMVP_CACHE_LIMIT is 0, or no room is left on the disk of {folder}")
-    found = kept.usage()
-    data = {"folder": str(folder), "files": found.files, "bytes": found.bytes, "limit": kept.limit}
-    return Line(f"{number_format.size(found.bytes)} of {number_format.size(kept.limit)} in {folder}", data)
+    usage = kept.usage()
+    data = {"folder": str(folder), "files": usage.files, "bytes": usage.bytes, "limit": kept.limit}
+    return Line(f"{number_format.size(usage.bytes)} of {number_format.size(kept.limit)} in {folder}", data)
 
 
 def du(options: Namespace, _host: object) -> Any:
@@ -190,18 +190,18 @@ def _saved(logical: int, stored: int) -> str:
     return f"{max(0, round(100 * (1 - stored / logical)))} %" if logical else "0 %"
 
 
-def _looked_at(found: Checked) -> str:
-    versions = number_format.versions_with_trash(found.versions, found.removed)
-    return f"{versions}, {number_format.plural(found.chunks, 'chunk')}, {number_format.size(found.bytes)}"
+def _looked_at(checked: Checked) -> str:
+    versions = number_format.versions_with_trash(checked.versions, checked.removed)
+    return f"{versions}, {number_format.plural(checked.chunks, 'chunk')}, {number_format.size(checked.bytes)}"
 
 
-def _broken(found: Checked) -> IntegrityError:
+def _broken(checked: Checked) -> IntegrityError:
     """Return the error that lists the problems of a failed check."""
-    lines = [f"{one.what}\n    {one.hint}" for one in found.problems[:_SHOWN]]
-    more = len(found.problems) - len(lines)
+    lines = [f"{problem.what}\n    {problem.hint}" for problem in checked.problems[:_SHOWN]]
+    more = len(checked.problems) - len(lines)
     lines += [f"and {more} more"] if more else []
-    head = f"{number_format.plural(len(found.problems), 'problem')} in {_looked_at(found)}"
-    hint = None if found.repaired else "`lmvp fsck --repair` sets damaged frames aside, so that a push can heal them"
+    head = f"{number_format.plural(len(checked.problems), 'problem')} in {_looked_at(checked)}"
+    hint = None if checked.repaired else "`lmvp fsck --repair` sets damaged frames aside, so that a push can heal them"
     return IntegrityError("\n  ".join([head, *lines]), hint=hint)
 
 
@@ -309,10 +309,10 @@ def kept(path: str) -> list[Head]:
         lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"the heads in {path!r} cannot be read: {error}") from None
-    found = [_read(line) for line in lines if line.strip()]
-    if not found:
+    heads = [_read(line) for line in lines if line.strip()]
+    if not heads:
         raise InvalidArgument(f"{path!r} is empty", hint="the output of `lmvp audit head` is such a file")
-    return found
+    return heads
 
 
 def _read(line: str) -> Head:

@@ -472,22 +472,22 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> ar
     InvalidArgument
         If the verb or an option is unknown, with the most similar name as the hint, or if options exclude each other.
     """
-    known = {verb.name: verb for verb in verbs_of(host)}
-    names = [*known, *(OWN if host == SHELL else ())]
+    verbs = {verb.name: verb for verb in verbs_of(host)}
+    names = [*verbs, *(OWN if host == SHELL else ())]
     first = next(iter(words), "-")
     if not first.startswith("-") and first not in names:
         raise _unknown(f"{parser.prog} has no verb {first!r}", first, names, parser.prog)
     options, left = parser.parse_known_args(words)  # `parse_args` would exit, without proposing a similar option
     if left:
-        place = f"{parser.prog} {options.verb or ''}".rstrip()
-        taken = (*known[options.verb].arguments, *(_OUTPUT if host == SHELL else ())) if options.verb in known else ()
-        flags = [flag for one in taken if one.only in (None, host) for flag in one.flags]
+        command = f"{parser.prog} {options.verb or ''}".rstrip()
+        taken = (*verbs[options.verb].arguments, *(_OUTPUT if host == SHELL else ())) if options.verb in verbs else ()
+        flags = [flag for argument in taken if argument.only in (None, host) for flag in argument.flags]
         if left[0] in flags:  # argparse takes options of a verb only after the verb
-            hint = f"`{place} … {left[0]}`: options come after the verb"
+            hint = f"`{command} … {left[0]}`: options come after the verb"
             raise InvalidArgument(f"`{parser.prog}` does not take {left[0]!r} before the verb", hint=hint)
-        raise _unknown(f"`{place}` does not take {left[0]!r}", left[0].partition("=")[0], flags, place)
-    if options.verb in known:
-        _check_effects(known[options.verb], options, parser.prog)
+        raise _unknown(f"`{command}` does not take {left[0]!r}", left[0].partition("=")[0], flags, command)
+    if options.verb in verbs:
+        _check_effects(verbs[options.verb], options, parser.prog)
     return options
 
 
@@ -513,12 +513,14 @@ def _check_effects(verb: Verb, options: argparse.Namespace, prog: str) -> None:
                 raise InvalidArgument(f"{shown} and {named} exclude each other", hint="choose one of them")
 
 
-def _unknown(message: str, word: str, known: Sequence[str], place: str) -> InvalidArgument:
+def _unknown(message: str, word: str, names: Sequence[str], command: str) -> InvalidArgument:
     """Return the error for an unknown verb or option, with the most similar known name as the hint."""
     if word in OWN:
         return InvalidArgument(message, hint=f"`lmvp {word}` is for the shell")
-    near = suggest(word, known)
-    return InvalidArgument(message, hint=f"did you mean {near!r}?" if near else f"`{place} --help` tells what there is")
+    near = suggest(word, names)
+    return InvalidArgument(
+        message, hint=f"did you mean {near!r}?" if near else f"`{command} --help` tells what there is"
+    )
 
 
 def _add(parser: argparse.ArgumentParser, arguments: Sequence[Argument], host: str) -> None:

@@ -183,13 +183,13 @@ def _server() -> tuple[str, str, str, ServerUnavailable | None]:
 
     home = server_file.data_home()
     try:
-        found = local.find(home)
+        server = local.find(home)
     except ServerUnavailable as error:
         return str(error).partition("\n")[0], "", user(), error
-    if found is None:
+    if server is None:
         where = f"this machine's, in {home}; the next call starts it"
         return where, "`lmvp open` starts the server and opens it", user(), None
-    return f"{found.url}, this machine's, in {home}", f"{found.url}/ (`lmvp open` opens it signed in)", user(), None
+    return f"{server.url}, this machine's, in {home}", f"{server.url}/ (`lmvp open` opens it signed in)", user(), None
 
 
 # -- JSON
@@ -229,11 +229,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Run):
         return _plain(value.record)
     if isinstance(value, Curves):
-        found = {"runs": _plain(value.runs), "curves": [_curve(value, line) for line in value.lines]}
+        fields = {"runs": _plain(value.runs), "curves": [_curve(value, line) for line in value.lines]}
         if isinstance(value, ModelCurves):
             versions = {version.reference: version for history, _ in value.charts for version in history}
-            found["versions"] = _plain(list(versions.values()))
-        return found
+            fields["versions"] = _plain(list(versions.values()))
+        return fields
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         # Fields with `repr=False` are callbacks or internal state of the client, not data.
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}

@@ -27,7 +27,7 @@ def users(options: Namespace, host: Host) -> Any:
     client = Client()
     if options.what == "list":
         accounts = client.users()
-        rows = [(one.name, _kind(one), day(one.created_at)) for one in accounts]
+        rows = [(account.name, _kind(account), day(account.created_at)) for account in accounts]
         return Table(
             ("User", "Kind", "Made (UTC)"), rows, empty="no accounts; `lmvp users add NAME` adds one", data=accounts
         )
@@ -64,16 +64,16 @@ def groups(options: Namespace, _host: Host) -> Any:
     """List, change or remove groups of accounts."""
     client = Client()
     if options.what == "list":
-        found = client.groups()
-        rows = [(f"@{one.name}", ", ".join(one.users)) for one in found]
-        return Table(("Group", "People"), rows, empty="no groups; `lmvp groups add NAME USER …` adds one", data=found)
+        records = client.groups()
+        rows = [(f"@{group.name}", ", ".join(group.users)) for group in records]
+        return Table(("Group", "People"), rows, empty="no groups; `lmvp groups add NAME USER …` adds one", data=records)
     if not options.name:
         raise InvalidArgument("which group?", hint=f"`lmvp groups {options.what} NAME`")
     if options.what == "remove":
         client.remove_group(options.name)
         return Line(f"@{options.name} is gone, with the roles that it gave")
     # The API replaces all users of a group, so `add` sends those that it has and the new ones.
-    there = next((one.users for one in client.groups() if one.name.lower() == options.name.lower()), ())
+    there = next((group.users for group in client.groups() if group.name.lower() == options.name.lower()), ())
     made = client.set_group(options.name, [*there, *options.users])
     return Line(f"@{made.name}: {', '.join(made.users) or 'nobody'}", made)
 
@@ -108,17 +108,17 @@ def members(options: Namespace, host: Host) -> Any:
 
 def _members(client: Client, project: str) -> Table:
     """List the members of a project, with the roles of all accounts and of the public."""
-    about = next((one for one in client.projects() if one.name.lower() == project.lower()), None)
-    found = client.members(project)
-    rows = [(one.name, f"{one.role}{' (disabled)' if one.disabled else ''}") for one in found]
-    if about and about.everyone:
-        rows.append(("everyone", about.everyone))
-    if about and about.public:
+    record = next((each for each in client.projects() if each.name.lower() == project.lower()), None)
+    members = client.members(project)
+    rows = [(each.name, f"{each.role}{' (disabled)' if each.disabled else ''}") for each in members]
+    if record and record.everyone:
+        rows.append(("everyone", record.everyone))
+    if record and record.public:
         rows.append(("the public", "viewer"))
     data = {
-        "members": found,
-        "everyone": about.everyone if about else "",
-        "public": bool(about and about.public),
+        "members": members,
+        "everyone": record.everyone if record else "",
+        "public": bool(record and record.public),
     }
     empty = f"no members; `lmvp members {project} add NAME --role contributor` adds one"
     return Table(("Member", "Role"), rows, empty=empty, data=data)
@@ -129,12 +129,13 @@ def _invitations(client: Client, project: str, revoke: str | None) -> Any:
     if revoke:
         client.revoke_invitation(revoke)
         return Line(f"the invitation {revoke} is revoked")
-    found = client.invitations(project)
-    rows = [(one.id, one.role, one.by, day(one.created_at), day(one.expires_at), one.ended or "can be used")
-            for one in found]  # fmt: skip
+    records = client.invitations(project)
+    rows = [(invitation.id, invitation.role, invitation.by, day(invitation.created_at), day(invitation.expires_at),
+             invitation.ended or "can be used")
+            for invitation in records]  # fmt: skip
     head = ("Id", "Role", "By", "Made", "Until (UTC)", "Status")
     empty = f"no invitations; `lmvp members {project} invite --role contributor` makes one"
-    return Table(head, rows, empty=empty, data=found)
+    return Table(head, rows, empty=empty, data=records)
 
 
 def _kind(user: Any) -> str:
@@ -158,10 +159,10 @@ def webhooks(options: Namespace, host: Host) -> Any:
     client = Client()
     project = options.project or client.project
     if options.what == "list":
-        found = client.webhooks(project)
-        rows = [(one.id, one.url, ", ".join(one.events), _webhook_state(one)) for one in found]
+        records = client.webhooks(project)
+        rows = [(webhook.id, webhook.url, ", ".join(webhook.events), _webhook_state(webhook)) for webhook in records]
         empty = f"no webhooks; `lmvp webhooks {project} add URL` adds one"
-        return Table(("Id", "URL", "Events", "State"), rows, empty=empty, data=found)
+        return Table(("Id", "URL", "Events", "State"), rows, empty=empty, data=records)
     if not options.target:
         raise InvalidArgument(f"{options.what} what?", hint=_HINTS[options.what].format(project))
     if options.what == "add":
@@ -185,10 +186,10 @@ _HINTS = {"add": "`lmvp webhooks {0} add https://hooks.example.org/lmvp`"}
 _HINTS |= {what: f"`lmvp webhooks {{0}} {what} ID`; `lmvp webhooks {{0}}` lists them" for what in _BY_ID}
 
 
-def _webhook_state(one: Webhook) -> str:
+def _webhook_state(webhook: Webhook) -> str:
     """Describe the last delivery of a webhook."""
-    if one.disabled:
-        return f"given up: {one.error}"
-    if one.error:
-        return f"tried {one.tries} times: {one.error}"
-    return f"arrived {day(one.arrived_at)}" if one.arrived_at else "nothing sent yet"
+    if webhook.disabled:
+        return f"given up: {webhook.error}"
+    if webhook.error:
+        return f"tried {webhook.tries} times: {webhook.error}"
+    return f"arrived {day(webhook.arrived_at)}" if webhook.arrived_at else "nothing sent yet"

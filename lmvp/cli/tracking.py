@@ -29,21 +29,21 @@ def runs(options: Namespace, _host: object) -> Any:
     """List the runs of a project, newest first."""
     client = Client()
     try:
-        found = client.runs(options.project, where=options.where, order=options.order, limit=options.limit)
+        records = client.runs(options.project, where=options.where, order=options.order, limit=options.limit)
     except NotFound as error:
         hint = None if options.project else _other_projects(client)
         raise NotFound(error.message, hint=hint or error.hint) from None
-    if not found and "/" in (options.project or ""):  # `project/model` lists the runs that made its versions
+    if not records and "/" in (options.project or ""):  # `project/model` lists the runs that made its versions
         which = "no run that matches" if options.where else "no run"
         return Line(f"{which} made a version of {options.project}")
-    if found or options.project or options.where or (hint := _other_projects(client)) is None:
-        return found
+    if records or options.project or options.where or (hint := _other_projects(client)) is None:
+        return records
     return Line(f"no runs in project {client.project!r}; {hint}")
 
 
 def _other_projects(client: Client) -> str | None:
     """Return a hint that names up to three projects with runs; None if no other project has runs."""
-    names = [one.name for one in client.projects()[:_PROJECTS] if one.name != client.project]
+    names = [each.name for each in client.projects()[:_PROJECTS] if each.name != client.project]
     full = [name for name in names if client.runs(name, limit=1)]
     return f"did you mean {' or '.join(f'`lmvp runs {name}`' for name in full[:3])}?" if full else None
 
@@ -89,10 +89,10 @@ def sync(options: Namespace, _host: object) -> Any:
     if options.discard:
         size = unsent.discard(options.discard)
         return Line(f"{number_format.size(size)} of metrics discarded")
-    found = unsent.deliver(dry_run=options.dry_run, force=options.force)
-    rows = [_row(delivery, dry_run=options.dry_run) for delivery in found]
+    deliveries = unsent.deliver(dry_run=options.dry_run, force=options.force)
+    rows = [_row(delivery, dry_run=options.dry_run) for delivery in deliveries]
     head = ("Run", "Project", "Server", "Bytes", "What")
-    return Table(head, rows, empty="nothing waits on this machine", right=frozenset({3}), data=found)
+    return Table(head, rows, empty="nothing waits on this machine", right=frozenset({3}), data=deliveries)
 
 
 def add_run_options(parser: ArgumentParser) -> None:

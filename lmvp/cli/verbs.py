@@ -178,7 +178,7 @@ def confirmed(act: Callable[[bool], T], host: Host, *, yes: bool) -> T:
 def _targets(client: Client, model: str) -> dict[str, int]:
     """Return the version number of each alias of a model, by the name of the alias in lower case."""
     try:
-        return {one.name.lower(): one.number for one in client.aliases(model)}
+        return {alias.name.lower(): alias.number for alias in client.aliases(model)}
     except NotFound:  # the push creates the model
         return {}
 
@@ -223,10 +223,10 @@ def alias(options: Namespace, host: Host) -> Any:
     if options.protect or options.unprotect:
         client.protect(f"{options.version}@{name}", on=options.protect)
         return _aliases(client.aliases(options.version))
-    found = client.aliases(options.version)
+    records = client.aliases(options.version)
     if not name:
-        return _aliases(found)
-    now = next((one for one in found if one.name.lower() == name.lower()), None)
+        return _aliases(records)
+    now = next((each for each in records if each.name.lower() == name.lower()), None)
     if "@" not in options.version:  # without a revision, the verb only shows the alias
         if now is None:
             hint = f"`lmvp alias {options.version}@latest {name}` makes it"
@@ -259,13 +259,19 @@ def _check_alias_options(options: Namespace) -> None:
         raise InvalidArgument("`--yes` confirms the move of an alias, and nothing would move", hint=hint)
 
 
-def _aliases(found: Sequence[Alias]) -> Table:
+def _aliases(aliases: Sequence[Alias]) -> Table:
     """Format aliases as a table."""
     rows = [
-        (one.name, f"v{one.number}", f"{one.moved_at:%Y-%m-%d %H:%M}", one.moved_by, "yes" if one.protected else "")
-        for one in found
+        (
+            alias.name,
+            f"v{alias.number}",
+            f"{alias.moved_at:%Y-%m-%d %H:%M}",
+            alias.moved_by,
+            "yes" if alias.protected else "",
+        )
+        for alias in aliases
     ]
-    return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet", data=found)
+    return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet", data=aliases)
 
 
 def moved_line(alias: str, before: int, after: int, data: object = None) -> Line:
@@ -279,9 +285,9 @@ def _moves(client: Client, options: Namespace) -> Any:
     """Return the versions that an alias pointed at, newest first, with their revisions: `@production@{1}`."""
     moves = client.alias_history(f"{options.version}@{options.alias}").moves
     rows = [
-        (f"@{options.alias}" + (f"@{{{back}}}" if back else ""), f"v{one.number}" if one.number else "nowhere",
-         f"{one.at:%Y-%m-%d %H:%M}", one.by)
-        for back, one in enumerate(reversed(moves))
+        (f"@{options.alias}" + (f"@{{{back}}}" if back else ""), f"v{move.number}" if move.number else "nowhere",
+         f"{move.at:%Y-%m-%d %H:%M}", move.by)
+        for back, move in enumerate(reversed(moves))
     ]  # fmt: skip
     return Table(("Name", "Version", "Since (UTC)", "By"), rows, empty="it was never moved", data=moves)
 
@@ -310,13 +316,13 @@ def ls(options: Namespace, _host: Host) -> Any:
     """List projects, or the models of a project."""
     if options.project is None:
         projects = Client().projects()
-        rows = [(one.name, str(one.models)) for one in projects]
+        rows = [(each.name, str(each.models)) for each in projects]
         return Table(("Project", "Models"), rows, empty="no projects yet", data=projects)
     name = options.project.rstrip("/")
     if "/" in name:
         raise InvalidArgument(f"{name!r} is a model, not a project", hint=f"`lmvp history {name}` lists its versions")
     models = Client().models(name)
-    rows = [(one.name, f"v{one.latest}" if one.latest else "none") for one in models]
+    rows = [(each.name, f"v{each.latest}" if each.latest else "none") for each in models]
     return Table(("Model", "Latest"), rows, empty=f"no models in {options.project} yet", data=models)
 
 
@@ -416,9 +422,9 @@ def pairs(what: str, given: Sequence[str], read: Any, host: Host | None = None) 
         if not equals or not key:
             hint = f"write --{what} {_EXAMPLES[what]}"
             raise InvalidArgument(f"--{what} {text[:60]!r} is not KEY=VALUE", hint=hint)
-        found = host.value(value) if host is not None else None
-        if found is not None:
-            pairs[key] = _VALUES[what](key, found[0])
+        variable = host.value(value) if host is not None else None
+        if variable is not None:
+            pairs[key] = _VALUES[what](key, variable[0])
         elif read is str:
             pairs[key] = value
         else:
@@ -431,14 +437,14 @@ def _read(what: str, key: str, text: str, read: Any, host: Host | None) -> Any:
     try:
         value = read(key, text)
     except InvalidArgument as error:
-        if host is None or (found := host.value(text, bare=True)) is None:
+        if host is None or (variable := host.value(text, bare=True)) is None:
             if host is not None and not host.pulls_files:
                 error.hint = "in a notebook, {name} and $name stand for the value of a variable"
             raise
-        return _VALUES[what](key, found[0])
+        return _VALUES[what](key, variable[0])
     # `param_value` returns the same string if the text is not JSON. A variable is used only if a param can store it.
-    if what == "param" and value is text and host is not None and (found := host.value(text, bare=True)) is not None:
-        plain = _plain(found[0])
+    if what == "param" and value is text and host is not None and (variable := host.value(text, bare=True)) is not None:
+        plain = _plain(variable[0])
         return plain if plain is None or isinstance(plain, (bool, int, float, str)) else value
     return value
 

@@ -54,7 +54,7 @@ class ActiveRunFields(MutableMapping[str, Any]):
     def update(self, *others: Any, **more: Any) -> None:
         """Set several values at once; a nested mapping `{"a": {"b": 1}}` sets `a/b`."""
         with readable(self._field):
-            named = [known for other in others if (known := as_mapping(other)) is not None]
+            named = [pairs for other in others if (pairs := as_mapping(other)) is not None]
             given = dict(*(named or others), **more)
         values = flat(self._field, given)
         check_size(self._field, {**self._values, **values})
@@ -135,15 +135,15 @@ def flat(field: str, values: Mapping[Any, Any]) -> dict[str, Any]:
     InvalidArgument
         If a name or a value cannot be stored. The message names it.
     """
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     with readable(field):
         for name, value in leaves(values):
             if len(name) > KEY_LIMIT:
                 raise InvalidArgument(
                     f"the name {name[:60]!r}… in {field} has {len(name):,} characters, more than {KEY_LIMIT}"
                 )
-            found[checked(name)] = plain(field, name, value)
-    return found
+            fields[checked(name)] = plain(field, name, value)
+    return fields
 
 
 def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,6 +173,6 @@ def stored_fields(field: str, values: Any) -> dict[str, Any]:
         return {}
     with readable(field):
         given = mapping(field, values)
-    found = flat(field, given)
-    check_size(field, found)
-    return redact(found)  # type: ignore[no-any-return]
+    fields = flat(field, given)
+    check_size(field, fields)
+    return redact(fields)  # type: ignore[no-any-return]

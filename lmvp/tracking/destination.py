@@ -84,5 +84,5 @@ def files_in(folder: Path, suffix: str = ".journal") -> list[Path]:
         names = os.listdir(folder)  # noqa: PTH208 - avoids a Path object for each name
     except (FileNotFoundError, NotADirectoryError):
         return []
-    found = [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
-    return [path for path in found if not path.is_symlink()]
+    paths = [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
+    return [path for path in paths if not path.is_symlink()]

@@ -70,13 +70,13 @@ class Feed:
         names = self._names.setdefault(path, {})
         names.update(frames.keys)
         # The empty name makes the result true, so that `look` continues while a part has frames.
-        found = {""}
+        changed = {""}
         for part in frames.parts:
             if isinstance(part, AttemptStart):
                 self._cut(part)
             else:
-                found |= self._add(part, names)
-        return found
+                changed |= self._add(part, names)
+        return changed
 
     def _add(self, points: Points, names: dict[int, str]) -> set[str]:
         self.points += len(points)
@@ -151,8 +151,8 @@ class _Thinned:
 
 
 def _numbered(steps: list[int], following: int) -> list[int]:
-    found = []
+    numbers = []
     for step in steps:
-        found.append(following if step == AUTO else step)
-        following = max(following, found[-1] + 1)
-    return found
+        numbers.append(following if step == AUTO else step)
+        following = max(following, numbers[-1] + 1)
+    return numbers

@@ -492,7 +492,7 @@ def columns_of(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, C
         raise InvalidArgument("log_batch() takes a mapping of names to arrays", hint='{"loss": losses}')
     given = {checked(key): _floats_of(key, value) for key, value in values.items()}
     axis = None if steps is None else _steps_of(steps)
-    found = {}
+    columns = {}
     for key, column in given.items():
         at = np.full(len(column), AUTO, np.int64) if axis is None else axis
         moments = np.broadcast_to(
@@ -505,8 +505,8 @@ def columns_of(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, C
         if not np.isfinite(moments).all():
             raise InvalidArgument("time= holds what is no time: seconds since 1970 are finite")
         if len(column):
-            found[key] = Columns(at, column, moments)
-    return found
+            columns[key] = Columns(at, column, moments)
+    return columns
 
 
 def _floats_of(key: str, value: Any) -> Any:

@@ -32,11 +32,11 @@ class System:
         seconds : float
             Time since the previous call, for rates.
         """
-        found: dict[str, float] = {}
+        sampled: dict[str, float] = {}
         for measure in (self._processor, self._memory, self._traffic, self._gpus):
             with suppress(Exception):  # leave out values that this machine does not provide
-                found |= measure(max(seconds, 1e-3))
-        return {f"system/{key}": value for key, value in found.items()}
+                sampled |= measure(max(seconds, 1e-3))
+        return {f"system/{key}": value for key, value in sampled.items()}
 
     def _processor(self, _: float) -> dict[str, float]:
         return {"cpu_percent": self._psutil.cpu_percent(), "process/cpu_percent": self._process.cpu_percent()}

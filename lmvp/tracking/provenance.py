@@ -119,7 +119,7 @@ def facts(cells: list[str] | None = None, *, capture: bool, pause: Pause = lambd
     pause : callable
         Called between small pieces of work.
     """
-    found: dict[str, Any] = {**redact(environment()), **first_facts()}
+    environment_: dict[str, Any] = {**redact(environment()), **first_facts()}
     parts: dict[str, Callable[[], Any]] = {
         "git": lambda: _git(pause),
         "accelerators": _accelerators,
@@ -130,8 +130,8 @@ def facts(cells: list[str] | None = None, *, capture: bool, pause: Pause = lambd
         for name, collect in parts.items():
             pause()
             if value := _had(collect):
-                found[name] = value
-    return _bounded(escaped(found))
+                environment_[name] = value
+    return _bounded(escaped(environment_))
 
 
 def _had(collect: Callable[[], Any]) -> Any:
@@ -171,23 +171,23 @@ def gathering(*, capture: bool) -> Callable[[], dict[str, Any]]:
 
     The function reads the packages when it is called. Call it after the object was packed: formats import packages.
     """
-    found: list[dict[str, Any]] = []
-    thread = threading.Thread(target=lambda: found.append(of_version(capture=capture)), daemon=True)
+    gathered: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: gathered.append(of_version(capture=capture)), daemon=True)
     thread.start()
 
     def result() -> dict[str, Any]:
         thread.join(_SOON)
         now = escaped(redact(environment()))
-        return {**found[0], "packages": now["packages"]} if found else now
+        return {**gathered[0], "packages": now["packages"]} if gathered else now
 
     return result
 
 
-def _bounded(found: dict[str, Any]) -> dict[str, Any]:
+def _bounded(facts: dict[str, Any]) -> dict[str, Any]:
     """Drop the longest facts until the rest is within the limit."""
-    while len(msgspec.json.encode(found)) > _FACTS_LIMIT:
-        del found[max(found, key=lambda name: len(msgspec.json.encode(found[name])))]
-    return found
+    while len(msgspec.json.encode(facts)) > _FACTS_LIMIT:
+        del facts[max(facts, key=lambda name: len(msgspec.json.encode(facts[name])))]
+    return facts
 
 
 def _command() -> dict[str, Any]:
@@ -202,14 +202,14 @@ def _installed(pause: Pause) -> dict[str, str]:
     """Return the versions of all installed packages."""
     from importlib.metadata import distributions
 
-    found = {}
+    versions = {}
     for distribution in distributions():
         pause()
         with suppress(Exception):
-            found[str(distribution.metadata["Name"])[:_NAME_LIMIT]] = str(distribution.version)[:_NAME_LIMIT]
-        if len(found) == _PACKAGES_LIMIT:
+            versions[str(distribution.metadata["Name"])[:_NAME_LIMIT]] = str(distribution.version)[:_NAME_LIMIT]
+        if len(versions) == _PACKAGES_LIMIT:
             break
-    return dict(sorted(found.items()))
+    return dict(sorted(versions.items()))
 
 
 def _git(pause: Pause = lambda: None) -> dict[str, Any]:
@@ -297,11 +297,11 @@ def _is_command(script: Path) -> bool:
 
 def _redacted(text: str, pause: Pause) -> str:
     """Redact code block by block, with pauses."""
-    found = []
+    redacted = []
     for block in blocks(text):
-        found.append(redact_text(block))
+        redacted.append(redact_text(block))
         pause()
-    return "".join(found)
+    return "".join(redacted)
 
 
 def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:

@@ -157,8 +157,8 @@ class Sender(threading.Thread):
 
         The journals are read from disk. Call this while no other process can log to the run; see `leftovers.forget`.
         """
-        found = {path.name for path in files_in(self._folder) if path.stem != self._own.path.stem and self._has(path)}
-        return found | {self._own.path.name} if self.done else found
+        names = {path.name for path in files_in(self._folder) if path.stem != self._own.path.stem and self._has(path)}
+        return names | {self._own.path.name} if self.done else names
 
     def has_all(self) -> bool:
         """Return whether the server has all journals in the folder, including those of children."""
@@ -260,7 +260,7 @@ class Sender(threading.Thread):
         """Send every journal; the one that creates the run is first."""
         shipped = 0
         for transfer in sorted(
-            self._transfers.values(), key=lambda one: one is not self._transfers.get(self._begun_by)
+            self._transfers.values(), key=lambda each: each is not self._transfers.get(self._begun_by)
         ):
             if not self.known and transfer is not self._transfers[self._begun_by]:
                 continue  # the server does not know the run yet

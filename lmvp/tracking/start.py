@@ -52,13 +52,13 @@ def start_run(
 ) -> ActiveRun:
     """Start a run; see `lmvp.start_run`."""
     _check_name(name)
-    place = check_name(project or _project_of(resume) or client.project, "project name")
+    project_name = check_name(project or _project_of(resume) or client.project, "project name")
     if rank() > 0 and not all_ranks:
-        return NullRun(client, place, name or "")
+        return NullRun(client, project_name, name or "")
     cell, execution = provenance.this_cell(), provenance.this_execution()
     _end_earlier(cell, execution)
     url = config.server_url(client.fixed_url)
-    new = _resumed(client, place, resume) if resume is not None else {"run": secrets.token_hex(16), "epoch": 0}
+    new = _resumed(client, project_name, resume) if resume is not None else {"run": secrets.token_hex(16), "epoch": 0}
     start = NewRun(
         **{"name": name or random_name(), **new},
         params=stored_fields("params", params),
@@ -68,7 +68,7 @@ def start_run(
         environment=provenance.first_facts(),
         create=create,
     )
-    run = ActiveRun(client, start, Target(place, url, start.name), cell, execution, Task.current())
+    run = ActiveRun(client, start, Target(project_name, url, start.name), cell, execution, Task.current())
     every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
     _prepare()
     run.begin(system=every, capture=(url is None) if capture is None else capture)
@@ -139,22 +139,22 @@ def _project_of(resume: str | Run | None) -> str | None:
 
 def _resumed(client: RunClient, project: str, resume: str | Run) -> dict[str, Any]:
     """Return the id, name and attempt of a run that is resumed."""
-    known = resume.record if isinstance(resume, Run) else None
+    record = resume.record if isinstance(resume, Run) else None
     # The earlier object ends first, so that its journal is sealed before the next attempt starts.
     if isinstance(resume, ActiveRun):
         resume.finish()
     run = resume.id if isinstance(resume, Run) else str(resume)
     try:
-        known = client.run_record(project, run)
+        record = client.run_record(project, run)
     except ServerUnavailable:
-        if known is None:
+        if record is None:
             run, name = _left_here(run)
             return {"run": run, "name": name, "epoch": next_attempt(0), "resume": True}
     except NotFound:
         # A run that was started without a connection exists only in its journal; its delivery creates it.
-        if known is None or not (journals() / run).is_dir():
+        if record is None or not (journals() / run).is_dir():
             raise
-    return {"run": known.id, "name": known.name, "epoch": next_attempt(known.epoch), "resume": True}
+    return {"run": record.id, "name": record.name, "epoch": next_attempt(record.epoch), "resume": True}
 
 
 def _left_here(run: str) -> tuple[str, str]:

@@ -89,15 +89,15 @@ class Task:
     def current(cls) -> Task:
         """Return the task of this thread."""
         frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented by Python in spite of its name
-        found = None
+        newest = None
         while frame is not None:
             module = str(frame.f_globals.get("__name__", ""))
             if module in _LAUNCHERS:
                 break
             if not (module == "lmvp" or module.startswith("lmvp.")):
-                found = frame
+                newest = frame
             frame = frame.f_back
-        return cls(found)
+        return cls(newest)
 
     @classmethod
     def of_main_thread(cls) -> Task:

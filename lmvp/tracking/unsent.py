@@ -109,13 +109,13 @@ def deliver(
     list of Delivery
         One for each run with journals.
     """
-    found = []
+    results = []
     for folder in _folders():
         delivery = _deliver(folder, dry_run=dry_run, force=force)
         if delivery is not None:
-            found.append(delivery)
+            results.append(delivery)
             tell(delivery)
-    return found
+    return results
 
 
 def deliver_later(folder: Path) -> None:
@@ -162,12 +162,12 @@ def discard(run: str) -> int:
 
 def waiting() -> int:
     """Return the number of runs with unsent journals whose process has ended."""
-    found = 0
+    count = 0
     for folder in _folders():
         locks, _ = _taken(folder)
         _release(locks or [])
-        found += locks is not None and bool(files_in(folder))
-    return found
+        count += locks is not None and bool(files_in(folder))
+    return count
 
 
 def forget(folder: Path, delivered: set[str] | Callable[[], set[str]]) -> None:

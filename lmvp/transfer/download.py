@@ -201,7 +201,7 @@ class VersionReader:
 
     def _fetch(self, wanted: Sequence[Wanted]) -> None:
         merged = _merge(wanted)
-        with showing(self._progress, sum(one.size for one in merged), "pull", self._moved) as advance:
+        with showing(self._progress, sum(piece.size for piece in merged), "pull", self._moved) as advance:
             queue = _Queue(self._take_held(merged, advance))
             if not self._connection.local and not self._connection.down.fresh:  # measure the link first
                 self._fetch_batch(queue.probe(), advance, coded=False)
@@ -215,22 +215,22 @@ class VersionReader:
 
     def _take_held(self, wanted: Sequence[Wanted], advance: Advance) -> list[Wanted]:
         """Read cached chunks; return those that must be requested."""
-        held = [one for one in wanted if self._held.has(one.chunk)]
+        cached = [piece for piece in wanted if self._held.has(piece.chunk)]
         with ThreadPoolExecutor(CONNECTIONS) as threads:
             # A chunk can be damaged or deleted although `has` found its file.
-            found = {one.chunk for one, was in zip(held, threads.map(self._take, held), strict=True) if was}
-        advance(sum(one.size for one in held if one.chunk in found))
-        return [one for one in wanted if one.chunk not in found]
+            taken = {piece.chunk for piece, was in zip(cached, threads.map(self._take, cached), strict=True) if was}
+        advance(sum(piece.size for piece in cached if piece.chunk in taken))
+        return [piece for piece in wanted if piece.chunk not in taken]
 
     def _moved(self) -> str:
         return f"{size(self._received)} received"
 
-    def _take(self, one: Wanted) -> bool:
+    def _take(self, wanted: Wanted) -> bool:
         """Read a chunk from the cache; return whether it was there."""
-        data = self._held.read(one.chunk, one.size)
+        data = self._held.read(wanted.chunk, wanted.size)
         if data is None:
             return False
-        one.take(data)
+        wanted.take(data)
         return True
 
     def _work(self, queue: _Queue, advance: Advance) -> None:
@@ -282,10 +282,10 @@ class VersionReader:
 
     def _receive(self, left: list[Wanted], advance: Advance, coded: bool, useless: set[str]) -> None:
         meter = self._coded if coded else self._connection.down
-        body = self._order(left, useless) if coded else WantedChunks(want=tuple(one.chunk for one in left))
+        body = self._order(left, useless) if coded else WantedChunks(want=tuple(wanted.chunk for wanted in left))
         # The caller's memory must keep its values if a chunk is damaged, so verify the bytes in a buffer first. The
         # extra copy takes less time than the hash.
-        scratch = memoryview(bytearray(max(one.size for one in left)))
+        scratch = memoryview(bytearray(max(wanted.size for wanted in left)))
         # The server encodes before it answers, so for encoded chunks this time is part of the measurement.
         with (
             meter.busy(0.0 if coded else self._connection.delay),
@@ -293,26 +293,26 @@ class VersionReader:
         ):
             read = body_reader(answer)
             while left:
-                one = left[0]
-                data = self._receive_frame(read, one, scratch[: one.size])
-                meter.count(one.size)
-                one.take(data)
+                wanted = left[0]
+                data = self._receive_frame(read, wanted, scratch[: wanted.size])
+                meter.count(wanted.size)
+                wanted.take(data)
                 left.pop(0)  # after an interruption, a retry requests only the rest
                 self._arrived += 1
-                advance(one.size)
+                advance(wanted.size)
 
     def _order(self, left: Sequence[Wanted], useless: set[str]) -> WantedChunks:
         """Return the request for chunks in their shortest form, with the possible delta bases."""
-        want = tuple(one.chunk for one in left)
+        want = tuple(each.chunk for each in left)
         base = self._base
         if base is None:
             return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO]))
         # The server checks that these chunks are in the manifest of the base, and ignores others.
         counterparts = [base.counterpart(chunk) for chunk in want]
-        have = tuple({one for one in counterparts if one is not None and one not in useless})
+        have = tuple({each for each in counterparts if each is not None and each not in useless})
         return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO], CODECS[DELTA]), base=base.digest, have=have)
 
-    def _receive_frame(self, read: Callable[[memoryview], None], one: Wanted, scratch: memoryview) -> Buffer:
+    def _receive_frame(self, read: Callable[[memoryview], None], wanted: Wanted, scratch: memoryview) -> Buffer:
         """Receive and verify a chunk; cache it if it came over a slow link.
 
         Parameters
@@ -324,24 +324,24 @@ class VersionReader:
         read(memoryview(head))
         frame = chunk_frames.read_header(head, answer=True)
         if frame.codec == FAILED:
-            raise _failed(one, read, frame.payload)
-        if frame.chunk != one.chunk or frame.size != one.size:
-            raise _damaged(one, "the server sent another one")
+            raise _failed(wanted, read, frame.payload)
+        if frame.chunk != wanted.chunk or frame.size != wanted.size:
+            raise _damaged(wanted, "the server sent another one")
         payload = scratch if frame.codec == RAW else memoryview(bytearray(frame.payload))
         read(payload)
         self._received += HEADER_SIZE + frame.payload
-        data = payload if frame.codec == RAW else self._decoded(one, frame, payload)
+        data = payload if frame.codec == RAW else self._decoded(wanted, frame, payload)
         # The server is not trusted: every chunk is hashed.
-        if len(data) != one.size or blake3(data).hexdigest() != one.chunk:
-            raise _damaged(one, "its bytes do not match its id")
+        if len(data) != wanted.size or blake3(data).hexdigest() != wanted.chunk:
+            raise _damaged(wanted, "its bytes do not match its id")
         self._keep(frame, payload, data)
         return data
 
-    def _decoded(self, one: Wanted, frame: Frame, payload: memoryview) -> Buffer:
+    def _decoded(self, wanted: Wanted, frame: Frame, payload: memoryview) -> Buffer:
         try:
             return codecs.decode(frame, payload, self._base_data)
         except IntegrityError as error:
-            raise _damaged(one, error.message) from None
+            raise _damaged(wanted, error.message) from None
 
     def _base_data(self, chunk: str) -> Buffer:
         data = self._base.read(chunk) if self._base else None
@@ -373,20 +373,20 @@ def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[
     not enough for a measurement. The result is empty if it would be more than a quarter of the queue.
     """
     # Sort key: chunks of at least `size` first, then by the distance from `size`.
-    best = min(queue, key=lambda one: (size_of(one) < size, abs(size_of(one) - size)), default=None)
+    best = min(queue, key=lambda each: (size_of(each) < size, abs(size_of(each) - size)), default=None)
     if best is None:
         return []
     taken, left = [best], size - size_of(best)
-    for one in queue:
+    for each in queue:
         if left <= 0 or len(taken) >= BATCH_CHUNKS:
             break
-        if one is not best:
-            taken.append(one)
-            left -= size_of(one)
+        if each is not best:
+            taken.append(each)
+            left -= size_of(each)
     if 4 * sum(map(size_of, taken)) > sum(map(size_of, queue)):
         return []
     chosen = set(map(id, taken))
-    left_over = [one for one in queue if id(one) not in chosen]
+    left_over = [each for each in queue if id(each) not in chosen]
     queue.clear()
     queue.extend(left_over)
     return taken
@@ -400,7 +400,7 @@ class _Queue:
 
     def probe(self) -> list[Wanted]:
         """Take chunks for a measurement of the link; see `take_probe`."""
-        return take_probe(self._wanted, lambda one: one.size, PROBE)
+        return take_probe(self._wanted, lambda wanted: wanted.size, PROBE)
 
     def take(self, size: int) -> list[Wanted]:
         """Take the next chunks until they have `size` bytes or more, at most `BATCH_CHUNKS`."""
@@ -412,19 +412,19 @@ class _Queue:
         return batch
 
 
-def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> LmvpError:
+def _failed(wanted: Wanted, read: Callable[[memoryview], None], length: int) -> LmvpError:
     """Return the error in a failure frame of the server. See docs/format.md, "The wire"."""
     data = bytearray(length)
     read(memoryview(data))
     error = error_of(bytes(data))
     if isinstance(error, IntegrityError):
-        return _damaged(one, error.message)
+        return _damaged(wanted, error.message)
     return error
 
 
-def _damaged(one: Wanted, why: str) -> IntegrityError:
+def _damaged(wanted: Wanted, why: str) -> IntegrityError:
     return IntegrityError(
-        f"the chunk {one.chunk[:12]} of {one.file!r} is damaged: {why}",
+        f"the chunk {wanted.chunk[:12]} of {wanted.file!r} is damaged: {why}",
         hint="`lmvp fsck` on the server tells what else is",
     )
 
@@ -496,12 +496,12 @@ def _put(data: bytearray, offset: int, piece: memoryview) -> None:
 def _merge(wanted: Sequence[Wanted]) -> list[Wanted]:
     """Request a chunk once if it occurs several times in the version, for example in a tensor of zeros."""
     merged: dict[str, Wanted] = {}
-    for one in wanted:
-        known = merged.setdefault(one.chunk, one)
-        if known is not one:
-            known.deliver += one.deliver
-            if one.direct is not None:
-                known.deliver.append(partial(_copy, one.direct))
+    for piece in wanted:
+        earlier = merged.setdefault(piece.chunk, piece)
+        if earlier is not piece:
+            earlier.deliver += piece.deliver
+            if piece.direct is not None:
+                earlier.deliver.append(partial(_copy, piece.direct))
     return list(merged.values())
 
 
@@ -602,19 +602,19 @@ def _folded(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
-def _tells_apart(folder: Path, one: str, other: str) -> bool:
+def _tells_apart(folder: Path, name: str, other: str) -> bool:
     """Return whether the disk treats two names with the same `_folded` form as different."""
-    composed = [unicodedata.normalize("NFC", path) for path in (one, other)]
+    composed = [unicodedata.normalize("NFC", path) for path in (name, other)]
     # Probe with names of this process, so that no file of the user is touched.
     mark = f".lmvp-{secrets.token_hex(6)}"
     pairs = [(f"{mark}.part", f"{mark.upper()}.PART")] if composed[0] != composed[1] else []
-    if len({one, other}) > 1 and (composed[0] == composed[1] or [one, other] != composed):
+    if len({name, other}) > 1 and (composed[0] == composed[1] or [name, other] != composed):
         pairs.append((f"{mark}\u00e4.part", f"{mark}a\u0308.part"))
     return all(_are_two(folder, *pair) for pair in pairs)
 
 
-def _are_two(folder: Path, one: str, other: str) -> bool:
-    probe = folder / one
+def _are_two(folder: Path, name: str, other: str) -> bool:
+    probe = folder / name
     probe.touch(exist_ok=False)
     try:
         return not (folder / other).exists()

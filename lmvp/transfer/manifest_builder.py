@@ -77,7 +77,7 @@ def describe(package: Package, advance: Callable[[int], None] = lambda _: None) 
         hashed = list(_hash_all(rope, cut(rope.size, packed.tensors, packed.breaks), advance))
         files.append(_file(packed, rope.size, hashed))
         tensors += _tensors(packed, hashed)
-        places.update({one.id: Place(rope, one.cut.offset, one.cut.size) for one in hashed})
+        places.update({chunk.id: Place(rope, chunk.cut.offset, chunk.cut.size) for chunk in hashed})
     manifest = Manifest(package.format, tuple(files), tuple(tensors), package.meta)
     return Description(manifest, places)
 
@@ -108,11 +108,11 @@ def _file(packed: PackedFile, size: int, hashed: Sequence[_Hashed]) -> File:
 
 
 def _tensors(packed: PackedFile, hashed: Sequence[_Hashed]) -> Iterator[Tensor]:
-    shared = {name: found for one in hashed for name, found in one.shared.items()}
-    starts = {one.cut.offset: index for index, one in enumerate(hashed)}
+    shared = {name: shared_digest for chunk in hashed for name, shared_digest in chunk.shared.items()}
+    starts = {chunk.cut.offset: index for index, chunk in enumerate(hashed)}
     for span in packed.tensors:
-        found = shared.get(span.name) or _own_digest(span, hashed, starts)
-        yield Tensor(span.name, span.dtype, tuple(span.shape), packed.path, span.offset, span.size, found)
+        shared_digest = shared.get(span.name) or _own_digest(span, hashed, starts)
+        yield Tensor(span.name, span.dtype, tuple(span.shape), packed.path, span.offset, span.size, shared_digest)
 
 
 def _own_digest(span: Span, hashed: Sequence[_Hashed], starts: dict[int, int]) -> str:
@@ -120,10 +120,10 @@ def _own_digest(span: Span, hashed: Sequence[_Hashed], starts: dict[int, int]) -
     if not span.size:
         return digest.of_chunks([])
     ids, end = [], span.offset + span.size
-    for one in hashed[starts[span.offset] :]:
-        if one.cut.offset >= end:
+    for chunk in hashed[starts[span.offset] :]:
+        if chunk.cut.offset >= end:
             break
-        ids.append(one.id)
+        ids.append(chunk.id)
     return digest.of_chunks(ids)
 
 

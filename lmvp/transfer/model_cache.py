@@ -58,9 +58,9 @@ class Base:
 
     def counterpart(self, chunk: str) -> str | None:
         """Return the cached chunk of the base with the same slot, or None. This does not read or verify it."""
-        found = self.of.counterpart(chunk, self.slots)
+        match = self.of.counterpart(chunk, self.slots)
         # An equal chunk (`found == chunk`) is no delta base: it is not transferred at all.
-        return found if found is not None and found != chunk and self.cache.has(found) else None
+        return match if match is not None and match != chunk and self.cache.has(match) else None
 
     def read(self, chunk: str) -> Buffer | None:
         """Return a chunk of the base; None if it is not cached or damaged."""
@@ -139,13 +139,13 @@ class Held:
         candidates = [parent.digest for parent in version.parents] + (
             self._cache.versions(self._model) if self._cache else []
         )
-        bases = (self.base_at(one, manifest) for one in candidates if one != version.digest)
+        bases = (self.base_at(candidate, manifest) for candidate in candidates if candidate != version.digest)
         return next((base for base in bases if base), None)
 
     def base_at(self, version: str, manifest: Manifest) -> Base | None:
         """Return the version with that digest as a base for a manifest; None if its manifest is not cached."""
-        known = self.manifest(version)
-        return Base(version, Slots(known), Slots(manifest), self._cache) if known and self._cache else None
+        base = self.manifest(version)
+        return Base(version, Slots(base), Slots(manifest), self._cache) if base and self._cache else None
 
 
 MOST = 10 << 30
@@ -215,13 +215,13 @@ class Cache:
         data = _read(path)
         if data is None:
             return None
-        found = _decoded(chunk, size, data)
-        if found is None:
+        decoded = _decoded(chunk, size, data)
+        if decoded is None:
             _unlink(path)
             return None
         with suppress(OSError):
             os.utime(path)  # the modification time is the time of last use, for `_evict`
-        return found
+        return decoded
 
     def keep(self, frame: Frame, payload: Sequence[Buffer]) -> None:
         """Store a standalone frame of a verified chunk."""
@@ -255,18 +255,20 @@ class Cache:
         """
         data = _read(self._list_of(model))
         try:
-            found = json.loads(data) if data else []
+            stored = json.loads(data) if data else []
         except (ValueError, RecursionError):
-            found = []
+            stored = []
         return [
-            one for one in (found if isinstance(found, list) else ()) if isinstance(one, str) and _DIGEST.fullmatch(one)
+            version
+            for version in (stored if isinstance(stored, list) else ())
+            if isinstance(version, str) and _DIGEST.fullmatch(version)
         ]
 
     def note(self, model: str, version: str) -> None:
         """Record that a version of a model was transferred."""
-        known = self.versions(model)
-        if known[:1] != [version]:
-            recent = [version, *(one for one in known if one != version)][:_REMEMBERED]
+        versions = self.versions(model)
+        if versions[:1] != [version]:
+            recent = [version, *(each for each in versions if each != version)][:_REMEMBERED]
             self._write(self._list_of(model), [json.dumps(recent).encode()])
 
     def _list_of(self, model: str) -> Path:
@@ -294,8 +296,8 @@ class Cache:
         for folder in (self._chunks, self._manifests, self._models):
             for path in folder.glob("??/*"):
                 with suppress(OSError):  # another process deleted it
-                    found = path.stat()
-                    yield found.st_mtime, found.st_size, path
+                    status = path.stat()
+                    yield status.st_mtime, status.st_size, path
 
     def _write(self, path: Path, pieces: Sequence[Buffer]) -> None:
         """Write a file atomically. After a failure, this process writes nothing more to the cache."""
@@ -377,10 +379,10 @@ def _decoded(chunk: str, size: int, data: bytes) -> Buffer | None:
         head = chunk_frames.read_header(data[:HEADER_SIZE])
         if (head.chunk, head.size) != (chunk, size) or head.codec == DELTA:  # the cache never stores a delta
             return None
-        found = codecs.decode(head, memoryview(data)[HEADER_SIZE:], _no_base)
+        decoded = codecs.decode(head, memoryview(data)[HEADER_SIZE:], _no_base)
     except LmvpError:
         return None
-    return found if digest.of_bytes(found) == chunk else None
+    return decoded if digest.of_bytes(decoded) == chunk else None
 
 
 def _no_base(chunk: str) -> Buffer:

@@ -414,15 +414,15 @@ class Sender:
 
     def _encoded(self, chunk: str, *, deltas: bool) -> Piece:
         """Encode a chunk to the shortest form: delta, standalone or raw."""
-        place = self._described.places[chunk]
-        pieces = place.read()
+        source = self._described.places[chunk]
+        pieces = source.read()
         data: Buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         dtype = self._slots.dtype(chunk) if self._slots else None
         # A delta is only returned if its sample is smaller than that of the standalone encoding.
-        found = (self._delta(chunk, data, dtype) if deltas and dtype else None) or codecs.encode(data, dtype)
-        if found.codec == RAW:
-            return raw(chunk, place)
-        return Piece(Frame(chunk, place.size, len(found.payload), found.codec), found.payload)
+        encoded = (self._delta(chunk, data, dtype) if deltas and dtype else None) or codecs.encode(data, dtype)
+        if encoded.codec == RAW:
+            return raw(chunk, source)
+        return Piece(Frame(chunk, source.size, len(encoded.payload), encoded.codec), encoded.payload)
 
     def _delta(self, chunk: str, data: Buffer, dtype: str) -> Encoded | None:
         base = self._base
