@@ -323,13 +323,13 @@ class ActiveRun(Run):
         """The values that describe the run as a whole; `run.summary["best"] = 0.97` sets one."""
         return self._summary
 
-    def say(self, **fields: Any) -> None:
+    def say(self, **said: Any) -> None:
         """Send changes of `params`, `tags`, `summary`, `environment`, name or notes to the server."""
         if self._closed:  # the journal is delivered and closed, so send a request instead of a frame
-            super().amend(**fields)
+            super().amend(**said)
             return
         writer = self._writer or self._join()
-        writer.note(UPDATE, RunUpdate(**{key: redact(value) for key, value in fields.items()}))
+        writer.note(UPDATE, RunUpdate(**{key: redact(value) for key, value in said.items()}))
         self._wake()
 
     def amend(self, **changes: Any) -> ActiveRun:
