@@ -15,7 +15,7 @@ from lmvp.core import html_tables, number_format
 from lmvp.core.marimo import MarimoDisplay
 from lmvp.core.optional import pandas_module
 from lmvp.core.references import suggest
-from lmvp.core.run_fields import said
+from lmvp.core.run_fields import stored_fields
 from lmvp.core.sanitize import clean, one_line, printable
 from lmvp.core.schemas.runs import Curves, KeyRecord, RunRecord, Status
 from lmvp.core.validation import Params
@@ -99,13 +99,13 @@ class RunFields(dict[str, Any]):
         if self._field not in ("params", "tags", "summary"):
             hint = "run.log and run.summary add to them" if self._field == "metrics" else None
             raise InvalidArgument(f"the {self._field} of a run cannot be set", hint=hint)
-        # `said` accepts no None, but in a request None removes a value.
+        # `stored_fields` accepts no None, but in a request None removes a value.
         removed = {key: None for key, value in given.items() if value is None}
         changed = {key: value for key, value in given.items() if value is not None}
         if self._field == "params":
             self._run.amend(params=given)
         else:
-            self._run.amend(**{self._field: {**said(self._field, changed), **removed}})
+            self._run.amend(**{self._field: {**stored_fields(self._field, changed), **removed}})
         # The values of the record, not those of the caller: they are redacted and converted to plain data.
         super().clear()
         super().update(getattr(self._run.record, self._field))
