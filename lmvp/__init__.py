@@ -75,7 +75,7 @@ __version__ = "0.1.0"
 
 # The public functions are the methods of a client. For type checkers, `_client` is one client. At run time, each call
 # creates a new client, because the server or the current project can change between two calls (login, LMVP_URL).
-_client = cast("Client", ClientPerCall())
+_client = cast("Client", ClientPerCall(globals()))
 
 # models
 push = update = _client.push

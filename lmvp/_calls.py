@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmvp.client.models import Client
@@ -13,11 +13,19 @@ from lmvp.client.models import Client
 class ClientPerCall:
     """Each method of `Client` as a function that creates a new client for every call.
 
+    Parameters
+    ----------
+    public : mapping of str to object
+        The names under which the functions are public, for error messages.
+
     Examples
     --------
-    >>> ClientPerCall().pull.__name__
+    >>> ClientPerCall({}).pull.__name__
     'pull'
     """
+
+    def __init__(self, public: Mapping[str, Any]) -> None:
+        self._public = public
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(Client, name)
@@ -31,9 +39,7 @@ class ClientPerCall:
             try:
                 signature.bind(*args, **options)
             except TypeError as error:
-                import lmvp
-
-                names = [each for each in lmvp.__all__ if getattr(lmvp, each) is call]
+                names = [each for each in self._public["__all__"] if self._public.get(each) is call]
                 raise TypeError(f"{' or '.join(f'lmvp.{each}()' for each in names)}: {error}") from None
             return method(Client(), *args, **options)
 

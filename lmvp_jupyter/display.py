@@ -14,19 +14,17 @@ When a cell runs again, the widgets of its previous outputs are closed. `freeze`
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from lmvp.client.console import ConsolePage
-from lmvp.errors import InvalidArgument
 from lmvp.views.diff import Diff
 from lmvp.views.history import History
 from lmvp.views.version import Showing
+from lmvp_jupyter.mode import mode
 
-MODES = ("widget", "view", "static", "text")
 VIEWS = {History: "HistoryTable", Diff: "DiffView", Showing: "ModelView", ConsolePage: "ConsoleButton"}
 """Types of results and the names of their widgets in `lmvp_jupyter.widgets`."""
 
@@ -209,20 +207,6 @@ def publish(forms: dict[str, Any]) -> Any:
 
 def _allowed(forms: dict[str, str]) -> dict[str, str]:
     return {"text/plain": forms["text/plain"]} if mode() == "text" else forms
-
-
-def mode() -> str:
-    """Return the form of results: `widget`, `view`, `static` or `text`.
-
-    Raises
-    ------
-    InvalidArgument
-        If `LMVP_DISPLAY` has another value.
-    """
-    chosen = os.environ.get("LMVP_DISPLAY", "").strip().lower() or "widget"
-    if chosen not in MODES:
-        raise InvalidArgument(f"LMVP_DISPLAY is {chosen!r}", hint=f"set it to one of {', '.join(MODES)}")
-    return chosen
 
 
 _displays: dict[int, Display] = {}

@@ -16,7 +16,7 @@ import traitlets
 
 from lmvp.errors import LmvpError
 from lmvp.views.changes import SpreadOf
-from lmvp_jupyter.display import mode
+from lmvp_jupyter.mode import mode
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 """The MIME type of a widget in an output."""

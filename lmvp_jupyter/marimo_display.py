@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from lmvp.views.history import History
-from lmvp_jupyter.display import VIEWS, mode
+from lmvp_jupyter.display import VIEWS
+from lmvp_jupyter.mode import mode
 
 _REPEAT = 2.0
 """Seconds after which all lines of a live plot are sent again; see `LiveRun`."""

@@ -17,7 +17,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from lmvp_server.app import App
-    from lmvp_server.web.openid_client import Provider
+    from lmvp_server.settings import Provider
 
 
 _MOST_DAYS, _MOST_PUSHES = 36_500, 1_000_000
@@ -161,7 +161,7 @@ def _provider(options: argparse.Namespace) -> Provider | None:
     """Return the OpenID provider of the options. Its secret is read only from the environment, not from an option."""
     if not options.openid:
         return None
-    from lmvp_server.web.openid_client import Provider
+    from lmvp_server.settings import Provider
 
     secret = os.environ.get("LMVP_OPENID_SECRET", "")
     return Provider(options.openid, options.openid_client, secret, options.openid_name, options.openid_sign_up)

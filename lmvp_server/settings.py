@@ -8,16 +8,50 @@ import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp_server.services.push_quota import PushLimits
 from lmvp_server.services.webhook_allowlist import Targets
 
-if TYPE_CHECKING:
-    from lmvp_server.web.openid_client import Provider
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """The OpenID provider that the operator configured.
+
+    Attributes
+    ----------
+    issuer : str
+        The issuer identifier, for example `https://sign-in.example.org`.
+    name : str
+        The name on the sign-in button.
+    sign_up : bool
+        Whether all users of the provider can create an account. If not, they need an invitation.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret: str = field(default="", repr=False)
+    name: str = ""
+    sign_up: bool = False
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.issuer)
+        safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        if not safe or parts.query or parts.fragment or "@" in parts.netloc:
+            raise InvalidArgument(f"{self.issuer[:80]!r} is no issuer", hint="https://sign-in.example.org")
+        if not self.client_id:
+            raise InvalidArgument("the provider knows this server by a client id", hint="--openid-client ID")
+        try:
+            import authlib  # noqa: F401
+        except ImportError:
+            raise MissingDependency("OpenID Connect needs Authlib", hint="pip install authlib joserfc") from None
+
+    @property
+    def title(self) -> str:
+        """The name of the provider; without a name, its host."""
+        return self.name or urlsplit(self.issuer).hostname or self.issuer
 
 
 @dataclass

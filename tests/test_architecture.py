@@ -125,6 +125,30 @@ def test_imports_follow_the_layers():
     assert against == set()
 
 
+def test_no_modules_import_each_other():
+    """No module imports itself through others, also not inside functions or for types only."""
+    ours = {**modules_of("lmvp"), **modules_of("lmvp_server"), **modules_of("lmvp_jupyter")}
+    imported = {module: imported_by(ours, module) for module in ours}
+    # Remove modules that import no remaining module, until only those of cycles and their importers are left.
+    left = set(imported)
+    while done := {module for module in left if not imported[module] & left}:
+        left -= done
+    assert {module: imported[module] & left for module in left} == {}
+
+
+def imported_by(ours, module):
+    """Return the modules that a module names in its imports: `from package import name` names one of the two."""
+    found = set()
+    for node in ast.walk(ast.parse(ours[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in ours else node.module for name in names}
+    return found & set(ours) - {module}
+
+
 def targets_of(ours, module):
     """Return the modules of LMVP that a module imports, also inside functions and for types."""
     found = set()

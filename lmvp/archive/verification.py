@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from lmvp.archive.backup_folder import CHUNKS, BackupFolder
 from lmvp.core import chunk_frames, codecs, files
-from lmvp.core.chunk_frames import HEADER_SIZE, Frame
+from lmvp.core.chunk_frames import HEADER_SIZE, LINK_SIZE, Frame
 from lmvp.core.codecs import DEPTH_LIMIT, Buffer, Link
 from lmvp.errors import DamagedFile, IntegrityError, InvalidRequest, NotFound
 
@@ -46,7 +46,7 @@ def parse(chunk: str, data: Buffer) -> tuple[Frame, memoryview, Link | None]:
     if head.chunk != chunk or len(data) != HEADER_SIZE + head.payload:
         raise IntegrityError("it is not one whole frame of that chunk")
     payload = memoryview(data)[HEADER_SIZE:]
-    return head, payload, codecs.link(head, payload[: codecs.LINK_SIZE])
+    return head, payload, codecs.link(head, payload[:LINK_SIZE])
 
 
 class FrameVerifier:
@@ -118,7 +118,7 @@ class FrameVerifier:
         try:
             # Unbuffered: a buffered file would read 8 KiB for a header of less than 100 bytes.
             with files.open_copy(path, buffering=0) as file:
-                start, size = file.read(HEADER_SIZE + codecs.LINK_SIZE), os.fstat(file.fileno()).st_size
+                start, size = file.read(HEADER_SIZE + LINK_SIZE), os.fstat(file.fileno()).st_size
         except DamagedFile:
             raise
         except OSError:

@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from lmvp import config
@@ -31,12 +31,48 @@ from lmvp.core.schemas import (
 from lmvp.errors import InvalidArgument, InvalidName, NotAuthenticated, NotFound
 
 if TYPE_CHECKING:
-    from lmvp.client.models import Client
+    from lmvp.connection import Connection
+    from lmvp.core.schemas import Model
+    from lmvp.core.schemas.runs import RunRecord
 
 REDIRECT = "open.html"
 """Name of the file that redirects the browser to a link. Only the user can read it."""
 _PATIENCE = 2.0
 """Seconds to wait for the answer of `xdg-settings`."""
+
+
+class ConsoleClient(Protocol):
+    """The members of a client that a page of its server needs."""
+
+    _connection: Connection
+
+    @property
+    def url(self) -> str:
+        """The URL of the server."""
+
+    @property
+    def fixed_url(self) -> str | None:
+        """The URL that the client was created with; None if the configuration sets it."""
+
+    @property
+    def fixed_token(self) -> str | None:
+        """The token that the client was created with; None if the configuration sets it."""
+
+    @property
+    def project(self) -> str:
+        """The current project."""
+
+    def version(self, name: str, /) -> Version:
+        """Return a version."""
+
+    def model(self, name: str, /) -> Model:
+        """Return the record of a model."""
+
+    def run_record(self, project: str, run: str, /) -> RunRecord:
+        """Return the record of a run."""
+
+    def _project_or_model(self, name: str, /) -> tuple[str, str | None]:
+        """Return the project and the model with a name; a name without a slash can be either."""
 
 
 class ConsolePage(MarimoDisplay):
@@ -50,7 +86,7 @@ class ConsolePage(MarimoDisplay):
         Whether a browser was started with the page.
     """
 
-    def __init__(self, client: Client, path: str, name: str = "") -> None:
+    def __init__(self, client: ConsoleClient, path: str, name: str = "") -> None:
         self._client, self._name = client, name
         self.path = path
         self.is_opened = False
@@ -112,7 +148,7 @@ class ConsolePage(MarimoDisplay):
         return self.is_opened
 
 
-def page_of(client: Client, name: Any = None) -> ConsolePage:
+def page_of(client: ConsoleClient, name: Any = None) -> ConsolePage:
     """Return the page of a project, a model, a version or a run.
 
     Parameters
@@ -144,7 +180,7 @@ def _name(thing: Any) -> str:
     raise InvalidArgument(f"a {type(thing).__name__} has no page", hint="name a project, a model, a version or a run")
 
 
-def _path(client: Client, name: str) -> str:
+def _path(client: ConsoleClient, name: str) -> str:
     from lmvp.client.maintenance import run_path
 
     if run_path(name):
@@ -171,7 +207,7 @@ def _path(client: Client, name: str) -> str:
     return f"p/{quote(home, safe='')}" + (f"/{quote(model, safe='')}" if model else "")
 
 
-def _run_page(client: Client, project: str, run: str) -> str:
+def _run_page(client: ConsoleClient, project: str, run: str) -> str:
     found = client.run_record(project, run)
     return f"p/{quote(project, safe='')}/-/runs/{quote(found.id, safe='')}"
 

@@ -33,6 +33,10 @@ FAILURE_LIMIT = 1 << 16
 BATCH_LIMIT = 16 << 20
 """Maximum bytes of payloads in one request, without headers."""
 
+LINK = struct.Struct("<32sB")
+LINK_SIZE = LINK.size
+"""Start of the payload of a delta: the id of its base, and its depth."""
+
 RAW, ZSTD, SOLO, DELTA = range(4)
 CODECS = {RAW: "raw", ZSTD: "zstd", SOLO: "solo", DELTA: "delta"}
 """The codecs that this version reads, by the byte in the header."""

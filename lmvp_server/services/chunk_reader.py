@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from lmvp.core import chunk_frames, codecs
 from lmvp.core import manifest as manifests
-from lmvp.core.chunk_frames import HEADER_SIZE, Frame
+from lmvp.core.chunk_frames import HEADER_SIZE, LINK_SIZE, Frame
 from lmvp.core.codecs import Buffer, Link
 from lmvp.core.manifest import File, Manifest
 from lmvp.errors import IntegrityError, InvalidRequest
@@ -36,7 +36,7 @@ class StoredFrame:
     @property
     def link(self) -> Link | None:
         """The delta base and the depth; None if the frame is not a delta."""
-        return codecs.link(self.head, self.payload[: codecs.LINK_SIZE])
+        return codecs.link(self.head, self.payload[:LINK_SIZE])
 
 
 class Decoder:

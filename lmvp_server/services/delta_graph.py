@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from lmvp.core import chunk_frames, codecs
-from lmvp.core.chunk_frames import HEADER_SIZE
+from lmvp.core.chunk_frames import HEADER_SIZE, LINK_SIZE
 from lmvp.core.codecs import Link
 from lmvp.errors import InvalidRequest
 from lmvp_server.stores.base import ChunkStore
@@ -82,7 +82,7 @@ class Links:
 def link_of(chunks: ChunkStore, space: str, chunk: str) -> Link | None:
     """Return the link of a stored chunk; None if it is standalone, missing, or its header is damaged."""
     try:
-        start = chunks.start(space, chunk, HEADER_SIZE + codecs.LINK_SIZE)
+        start = chunks.start(space, chunk, HEADER_SIZE + LINK_SIZE)
         return codecs.link(chunk_frames.read_header(start[:HEADER_SIZE]), start[HEADER_SIZE:])
     except (KeyError, InvalidRequest, ValueError):
         return None

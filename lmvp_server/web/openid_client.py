@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPResponse
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,9 +30,7 @@ from requests.adapters import HTTPAdapter
 
 from lmvp.errors import (
     AccessDenied,
-    InvalidArgument,
     LmvpError,
-    MissingDependency,
     NotAuthenticated,
     ServerUnavailable,
     TooManyRequests,
@@ -40,7 +38,7 @@ from lmvp.errors import (
 from lmvp_server.services.access import Caller
 from lmvp_server.services.identities import Identity
 from lmvp_server.services.webhook_allowlist import Targets
-from lmvp_server.settings import is_loopback
+from lmvp_server.settings import Provider
 
 if TYPE_CHECKING:
     from joserfc.jwk import KeySet
@@ -81,44 +79,6 @@ class ProviderFailed(ServerUnavailable):
     """The provider is unreachable or its response is not valid. Status 502: this server acts as its gateway."""
 
     http_status = 502
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """The OpenID provider that the operator configured.
-
-    Attributes
-    ----------
-    issuer : str
-        The issuer identifier, for example `https://sign-in.example.org`.
-    name : str
-        The name on the sign-in button.
-    sign_up : bool
-        Whether all users of the provider can create an account. If not, they need an invitation.
-    """
-
-    issuer: str
-    client_id: str
-    client_secret: str = field(default="", repr=False)
-    name: str = ""
-    sign_up: bool = False
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.issuer)
-        safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-        if not safe or parts.query or parts.fragment or "@" in parts.netloc:
-            raise InvalidArgument(f"{self.issuer[:80]!r} is no issuer", hint="https://sign-in.example.org")
-        if not self.client_id:
-            raise InvalidArgument("the provider knows this server by a client id", hint="--openid-client ID")
-        try:
-            import authlib  # noqa: F401
-        except ImportError:
-            raise MissingDependency("OpenID Connect needs Authlib", hint="pip install authlib joserfc") from None
-
-    @property
-    def title(self) -> str:
-        """The name of the provider; without a name, its host."""
-        return self.name or urlsplit(self.issuer).hostname or self.issuer
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, RSAKey
 
 from lmvp.errors import NotAuthenticated
-from lmvp_server.web.openid_client import OpenId, Provider
+from lmvp_server.settings import Provider
+from lmvp_server.web.openid_client import OpenId
 
 ISSUER = "https://sign-in.example.org"
 KEY = RSAKey.generate_key(2048, parameters={"kid": "1"})

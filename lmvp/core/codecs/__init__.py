@@ -7,7 +7,6 @@ these functions need numpy, so they are imported by the first call.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,6 +15,8 @@ from lmvp.core.chunk_frames import (
     CHUNK_LIMIT,
     CODECS,
     DELTA,
+    LINK,
+    LINK_SIZE,
     RAW,
     ZSTD,
     Frame,
@@ -27,8 +28,6 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 DEPTH_LIMIT = 16
 """Maximum number of deltas in a chain. It bounds the work of decoding one chunk."""
 
-_LINK = struct.Struct("<32sB")
-LINK_SIZE = _LINK.size
 """Bytes at the start of a delta's payload that state base and depth."""
 
 
@@ -88,7 +87,7 @@ def encode_delta(data: Buffer, dtype: str, base: Buffer, link: Link) -> Encoded 
     view, old = _bytes(data), _bytes(base)
     assert len(view) == len(old), "a base of another length"
     found = choice.encode_delta(view, old, dtype)
-    return None if found is None else Encoded(DELTA, _LINK.pack(bytes.fromhex(link.base), link.depth) + found)
+    return None if found is None else Encoded(DELTA, LINK.pack(bytes.fromhex(link.base), link.depth) + found)
 
 
 def decode(frame: Frame, payload: Buffer, base: Callable[[str], Buffer]) -> Buffer:
@@ -146,7 +145,7 @@ def link(frame: Frame, start: Buffer) -> Link | None:
         return None
     if len(start) < LINK_SIZE:
         raise _damaged(frame, f"a delta of {len(start):,} bytes cannot name its base")
-    base, depth = _LINK.unpack_from(start)
+    base, depth = LINK.unpack_from(start)
     if not 0 < depth <= DEPTH_LIMIT:
         raise _damaged(frame, f"it stands on {depth} deltas; the limit is {DEPTH_LIMIT}")
     return Link(base.hex(), depth)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lmvp.core.chunk_frames import SOLO, ZSTD
-from lmvp.core.codecs import LINK_SIZE, transforms, zstd
+from lmvp.core.chunk_frames import LINK_SIZE, SOLO, ZSTD
+from lmvp.core.codecs import transforms, zstd
 from lmvp.core.codecs.kinds import BY_DTYPE
 
 WORTH = 0.97

@@ -156,3 +156,14 @@ def moved(spans: Sequence[Span], by: int) -> Iterator[Span]:
     """Yield spans of an embedded file, with offsets in the outer file."""
     for span in spans:
         yield Span(span.name, span.dtype, span.shape, span.offset + by, span.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a zip archive: its header at `offset`, `size` bytes of data at `start`; `plain` if uncompressed."""
+
+    name: str
+    offset: int
+    start: int
+    size: int
+    plain: bool

@@ -15,10 +15,10 @@ from lmvp.core.containers.base import (
     NAME_LIMIT,
     TENSORS,
     Broken,
+    Member,
     Read,
 )
 from lmvp.core.containers.pickled import Global, Node, Persistent
-from lmvp.core.containers.zips import Member
 from lmvp.core.safetensors import BITS, Span, tensor_size
 
 _PICKLE = "/data.pkl"

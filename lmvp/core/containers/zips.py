@@ -8,11 +8,11 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lmvp.core.containers.base import (
     Broken,
     Layout,
+    Member,
     Read,
     moved,
     within,
@@ -27,17 +27,6 @@ BREAK_SIZE = 1 << 16
 _DIRECTORY = 4 << 20
 _LOCAL = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A member: its header at `offset`, and `size` bytes of data at `start`; `plain` if the data is uncompressed."""
-
-    name: str
-    offset: int
-    start: int
-    size: int
-    plain: bool
 
 
 def layout(read: Read, size: int) -> Layout:

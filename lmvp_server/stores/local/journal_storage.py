@@ -30,7 +30,7 @@ from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp_server.stores.base import Document, Record
 from lmvp_server.stores.local.event_log import Head, Lines, chained
 from lmvp_server.stores.local.journal import AppendFile, Envelope, Operation, verify_journal
-from lmvp_server.stores.local.memory_table import Rows
+from lmvp_server.stores.local.memory_table import Rows, RowsView
 from lmvp_server.stores.local.recovery import Files, recover
 from lmvp_server.stores.local.snapshot import (
     META,
@@ -39,7 +39,6 @@ from lmvp_server.stores.local.snapshot import (
     verify_snapshot,
     write_snapshot,
 )
-from lmvp_server.stores.local.table import RowsView
 
 COMPACT_AT = 1 << 20
 """The size of the journal, in bytes, below which no snapshot is written."""

@@ -143,3 +143,27 @@ def _window(seqs: list[int], newest_first: bool, after: int | None) -> range:
 
 def _test(where: Mapping[str, Any]) -> Callable[[Record], bool]:
     return lambda record: all(record.data.get(field, _MISSING) == value for field, value in where.items())
+
+
+def envelope(record: Record) -> Document:
+    """Return the document of a record as TinyDB sees it."""
+    return {"id": record.id, "rev": record.rev, "data": record.data}
+
+
+class RowsView(Mapping[str, Document]):
+    """Rows in the form of a table that TinyDB's storages return: documents by `doc_id` as text, built on access."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __getitem__(self, key: str) -> Document:
+        record = self.rows.at(int(key))
+        if record is None:
+            raise KeyError(key)
+        return envelope(record)
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(record.seq) for record in list(self.rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)

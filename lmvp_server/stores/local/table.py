@@ -12,43 +12,19 @@ Documents have the form `{"id", "rev", "data"}`, and `doc_id` is the seq of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from tinydb.table import Table
 
-from lmvp_server.stores.base import Document, Record
+from lmvp_server.stores.base import Document
 from lmvp_server.stores.local.journal import Envelope, Operation
-from lmvp_server.stores.local.memory_table import Rows
+from lmvp_server.stores.local.memory_table import Rows, envelope
 
 if TYPE_CHECKING:
     from lmvp_server.stores.local.journal_storage import JournalledStorage
-
-
-def envelope(record: Record) -> Document:
-    """Return the document of a record as TinyDB sees it."""
-    return {"id": record.id, "rev": record.rev, "data": record.data}
-
-
-class RowsView(Mapping[str, Document]):
-    """Rows in the form of a table that TinyDB's storages return: documents by `doc_id` as text, built on access."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-
-    def __getitem__(self, key: str) -> Document:
-        record = self.rows.at(int(key))
-        if record is None:
-            raise KeyError(key)
-        return envelope(record)
-
-    def __iter__(self) -> Iterator[str]:
-        return (str(record.seq) for record in list(self.rows))
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 class Draft(MutableMapping[int, Document]):
