@@ -140,14 +140,6 @@ class Settings:
         """Record that the server is in use."""
         self.last_used = time.monotonic()
 
-    def enter(self) -> None:
-        """Record the start of a request. `lmvp_server.http.server` counts the current requests by connection."""
-        self.touch()
-
-    def leave(self) -> None:
-        """Record the end of a request."""
-        self.touch()
-
 
 def checked_public_url(url: str) -> str:
     """Validate a public URL and return it without a slash at its end.
