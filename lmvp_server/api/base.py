@@ -39,7 +39,7 @@ from lmvp_server.api.route import ANYONE, Given, OnProgress, Route, names_in
 from lmvp_server.http.compression import encode, may_compress
 from lmvp_server.http.connections import set_caller
 from lmvp_server.http.host_check import foreign_host
-from lmvp_server.http.queues import CallerQueue, CostlyWork
+from lmvp_server.http.queues import CallerQueue, CostlyWork, run_in_pool
 from lmvp_server.process.cancellation import Cancellation, Cancelled
 from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
@@ -407,7 +407,7 @@ class Handler(BodyHandler):
         thread starts the function, so that a right that was revoked meanwhile has no effect.
         """
         pool: ThreadPoolExecutor = self.settings["pool"]
-        return await asyncio.get_running_loop().run_in_executor(pool, self._with_current_caller, work, args)
+        return await run_in_pool(pool, self._with_current_caller, work, args)
 
     def _with_current_caller(self, work: Callable[..., T], args: tuple[Any, ...]) -> T:
         caller = self._known_caller

@@ -10,13 +10,14 @@ from tornado.web import Finish, HTTPError, RequestHandler
 from lmvp.core.files import storage_error
 from lmvp.core.schemas import ErrorBody
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotFound, ServerError
+from lmvp_server.http.queues import ServerStopping
 
 log = logging.getLogger("lmvp_server")
 
 
 def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
-    """Log the exception that stopped a request, unless it is the caller's mistake."""
-    if isinstance(value, (HTTPError, Finish)):
+    """Log the exception that stopped a request, unless it is the caller's mistake or the server stops."""
+    if isinstance(value, (HTTPError, Finish, ServerStopping)):
         return
     error, request = as_lmvp(500, value), handler.request
     if isinstance(error, ServerError):

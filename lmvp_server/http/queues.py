@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmvp.errors import TooManyRequests
+from lmvp.errors import ServerUnavailable, TooManyRequests
 
 T = TypeVar("T")
 
@@ -71,6 +71,24 @@ class CallerQueue:
     known: bool
 
 
+class ServerStopping(ServerUnavailable):
+    """The server stops, and does not start the work of this request any more."""
+
+
+def run_in_pool(pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    """Start a function in a thread pool.
+
+    Raises
+    ------
+    ServerStopping
+        If the pool was shut down.
+    """
+    try:
+        return asyncio.get_running_loop().run_in_executor(pool, work, *args)
+    except RuntimeError:  # only a pool that was shut down raises it here
+        raise ServerStopping("the server is stopping", hint="try again when it runs") from None
+
+
 class CostlyWork:
     """A queue with threads. Only the event loop uses it, so it needs no lock.
 
@@ -121,8 +139,18 @@ class CostlyWork:
         return turn
 
     async def run(self, queue: CallerQueue, work: Callable[..., T], *args: Any) -> T:
-        """Run the work of a request whose turn has come."""
-        running = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        """Run the work of a request whose turn has come.
+
+        Raises
+        ------
+        ServerStopping
+            If the threads have ended.
+        """
+        try:
+            running = run_in_pool(self._pool, work, *args)
+        except ServerStopping:
+            self.leave(queue)
+            raise
         running.add_done_callback(lambda _: self.leave(queue))  # when the thread is free, even after a cancellation
         return await running
 

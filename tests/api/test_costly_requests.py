@@ -1,5 +1,7 @@
 """Costly requests (pages, comparisons, curves) have a queue of their own and keep no other request waiting."""
 
+import asyncio
+import logging
 import re
 import socket
 import threading
@@ -12,8 +14,17 @@ from tornado.template import Template
 
 from lmvp.client.models import Client
 from lmvp.errors import TooManyRequests
+from lmvp_server.api.errors import log_failure
 from lmvp_server.http import compression
-from lmvp_server.http.queues import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CallerQueue, CostlyWork
+from lmvp_server.http.queues import (
+    ADDRESS_QUEUE,
+    ANONYMOUS_QUEUE,
+    RETRY_SECONDS,
+    CallerQueue,
+    CostlyWork,
+    ServerStopping,
+    run_in_pool,
+)
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.tensors import Measuring
 
@@ -192,6 +203,29 @@ def test_costly_work_without_account_has_a_limit_for_all_addresses(served):
         return error.value.retry_after
 
     assert served.on_loop(refused) == RETRY_SECONDS
+
+
+def test_queued_work_at_shutdown_is_refused_and_not_logged(caplog):
+    """A request whose turn comes while the server stops is no fault of the server."""
+    first, second = CallerQueue("ada", True), CallerQueue("grace", True)
+
+    async def stopped():
+        work = CostlyWork(1)
+        turns = [work.enter(first), work.enter(second)]
+        running = asyncio.ensure_future(work.run(first, time.sleep, 0.1))
+        await asyncio.sleep(0.01)
+        work.shutdown()  # blocks the event loop until the first request is done
+        await asyncio.gather(running, *turns)
+        with pytest.raises(ServerStopping) as error:
+            await work.run(second, int)
+        with pytest.raises(ServerStopping):
+            await run_in_pool(work._pool, int)
+        assert work._free == 1
+        log_failure(None, error.type, error.value, error.tb)
+        return error.value.http_status
+
+    assert asyncio.run(stopped()) == 503
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("path", ["/", "/p/p", "/p/p/m", "/p/p/m@v2", DIFF, "/p/p/-/runs", "/search?q=m"])
