@@ -1,12 +1,13 @@
-"""Methods of `Client` for forks, contributions and the rules of a model (requirement, protected aliases, rollback)."""
+"""Methods of `Client` for forks, contributions, aliases and the rules of a model (requirement, protected aliases)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from lmvp.client._base import BaseClient, model_path
-from lmvp.core.references import Reference, Revision, check_alias
+from lmvp.core.references import Reference, Revision, check_alias, check_name
 from lmvp.core.sanitize import quoted
 from lmvp.core.schemas import (
     Alias,
@@ -19,11 +20,11 @@ from lmvp.core.schemas import (
     Version,
     Words,
 )
-from lmvp.errors import InvalidReference
+from lmvp.errors import InvalidReference, NotFound
 
 
 class Contributing(BaseClient):
-    """Base class of `Client` with the methods for forks and contributions.
+    """Base class of `Client` with the methods for forks, contributions and aliases.
 
     A contribution has the name `[project/]model@c12`, for example `digits/mlp@c12`.
     """
@@ -293,6 +294,111 @@ class Contributing(BaseClient):
         protected = (*there, alias) if on else tuple(there)
         return self._connection.send_json("PATCH", path, ModelChange(protected=protected), Model)
 
+    def aliases(self, name: str) -> list[Alias]:
+        """Return the aliases of a model, ordered by name.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+
+        Returns
+        -------
+        list of Alias
+        """
+        return self._list(f"{model_path(self._reference(name))}/aliases", Alias)
+
+    def alias(self, name: str, alias: str, *, yes: bool = False) -> Alias:
+        """Point an alias at a version; create the alias if it does not exist.
+
+        Parameters
+        ----------
+        name : str
+            The version: `[project/]model[@revision]`.
+        alias : str
+            The name of the alias.
+        yes : bool, default False
+            Confirm the move of a protected alias, such as `production`, from another version.
+
+        Returns
+        -------
+        Alias
+            The alias, with the history of its moves in `moves`.
+
+        Raises
+        ------
+        ProtectedAlias
+            If the alias is protected, points at another version, and `yes` is False.
+
+        Examples
+        --------
+        >>> client.alias("digits/mlp@v5", "production", yes=True)  # doctest: +SKIP
+        <Alias digits/mlp@production: v4 → v5>
+        """
+        place = self._reference(name)
+        check_alias(alias)
+        now = None if yes else self._protected(place, alias)
+        if now is not None:
+            target = self.version(name)
+            hint = f"`lmvp alias {target.reference} {alias} --yes` moves it"
+            now.check_move(target.number, f"moved to {target.name}", hint)
+        path = f"{model_path(place)}/aliases/{quote(alias, safe='')}"
+        return self._connection.send_json("PUT", path, MoveAlias(revision=place.revision), Alias)
+
+    def remove_alias(self, name: str, alias: str, *, yes: bool = False) -> None:
+        """Remove an alias of a model. The history of its moves is preserved.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        alias : str
+            The name of the alias.
+        yes : bool, default False
+            Confirm the removal of a protected alias.
+
+        Raises
+        ------
+        NotFound
+            If the alias does not exist.
+        ProtectedAlias
+            If the alias is protected and `yes` is False.
+
+        Examples
+        --------
+        >>> client.remove_alias("digits/mlp", "candidate")  # doctest: +SKIP
+        """
+        place = self._reference(name)
+        # `check_name`, not `check_alias`: an alias from before a name was reserved must be removable.
+        path = f"{model_path(place)}/aliases/{quote(check_name(alias, 'alias'), safe='')}"
+        now = None if yes else self._protected(place, alias)
+        if now is not None:
+            now.check_move(0, "removed", f"`lmvp alias {name} {alias} --remove --yes` removes it")
+        self._connection.send("DELETE", path)
+
+    def check_push(self, name: str, aliases: Sequence[str]) -> None:
+        """Raise `ProtectedAlias` if a push with these aliases would move a protected alias.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`. The model does not have to exist.
+        aliases : sequence of str
+            The aliases that the push would move to the new version.
+
+        Raises
+        ------
+        ProtectedAlias
+            If one of the aliases is protected and points at another version.
+        """
+        place = self._place(name)
+        for alias in aliases:
+            now = self._protected(place, alias)
+            if now is not None:
+                following = self._connection.get(model_path(place), Model).following
+                hint = f"`lmvp push {name} FILE --alias {alias} --yes` moves it"
+                now.check_move(0, f"moved to the new version v{following}", hint)
+
     def alias_history(self, name: str) -> Alias:
         """Return an alias with its history.
 
@@ -370,6 +476,23 @@ class Contributing(BaseClient):
                 hint = f"`lmvp rollback {name} --yes` moves it"
                 now.check_move(number, f"moved back to v{number}", hint)
         return self._connection.send_json("PUT", path, MoveAlias(revision=f"{revision.value}@{{1}}"), Alias)
+
+    def _protected(self, place: Reference, name: str) -> Alias | None:
+        """Return an alias if it exists and is protected, otherwise None."""
+        path = f"{model_path(place)}/aliases/{quote(name, safe='')}"
+        try:
+            found = self._connection.get(path, Alias)
+        except NotFound:
+            return None
+        return found if found.protected else None
+
+    def _place(self, name: str) -> Reference:
+        place = self._reference(name)
+        if "@" in name.rpartition("/")[2]:
+            raise InvalidReference(
+                f"{name!r} names a version, and a push creates a new one", hint=f"push to {name.partition('@')[0]!r}"
+            )
+        return place
 
     def _say(self, name: str, what: str, body: Any) -> Contribution:
         return self._connection.send_json("POST", f"{self._contribution(name)}/{what}", body, Contribution)

@@ -1,25 +1,28 @@
-"""Methods of `Client` that inspect versions without pulling them: `show`, `diff`, layers, lineage and histograms."""
+"""Methods of `Client` that read without pulling: lists of models, and details and comparisons of versions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lmvp.client._base import model_path
 from lmvp.client.maintenance import Housekeeping
-from lmvp.core.references import Reference
+from lmvp.core.references import Reference, Revision, check_name, suggest
 from lmvp.core.schemas import (
     Against,
     Amount,
     Changes,
     Child,
+    Event,
+    Health,
     Histograms,
     Layers,
     Model,
+    Project,
     Version,
 )
-from lmvp.errors import NotAuthenticated, NotFound
+from lmvp.errors import InvalidReference, NotAuthenticated, NotFound
 from lmvp.transfer.progress import LONG, Progress, following
 from lmvp.views.diff import Diff, diff_of
 
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
     from lmvp.views.version import Showing
 
 
+NAME_HINT = "`project/model` names one"
+
+
 class Looking(Housekeeping):
-    """Base class of `Client` with the methods that inspect versions."""
+    """Base class of `Client` with the methods that read projects, models and versions without pulling them."""
 
     def diff(self, before: str, after: str, *, progress: Progress = None) -> Diff:
         """Compare two versions: files, tensors, metrics, params, packages and code.
@@ -168,6 +174,71 @@ class Looking(Housekeeping):
         query = {"tensor": list(tensors), "bins": bins, **({"against": against} if against else {})}
         return self._connection.get(path, Histograms, **query)
 
+    def projects(self) -> list[Project]:
+        """Return the projects that the caller can read.
+
+        Returns
+        -------
+        list of Project
+        """
+        return self._list("/projects", Project)
+
+    def models(self, project: str | None = None) -> list[Model]:
+        """Return the models of a project.
+
+        Parameters
+        ----------
+        project : str, optional
+            The project. Default: the current project.
+
+        Returns
+        -------
+        list of Model
+
+        Raises
+        ------
+        NotFound
+            If the project does not exist.
+        """
+        name = check_name(project, "project name") if project else self.project
+        return self._list(f"/projects/{quote(name)}/models", Model)
+
+    def ls(self, project: str | None = None) -> list[Project] | list[Model]:
+        """Return all projects, or the models of one project.
+
+        Parameters
+        ----------
+        project : str, optional
+            The project whose models to list. Default: list the projects.
+
+        Returns
+        -------
+        list of Project or list of Model
+
+        Raises
+        ------
+        NotFound
+            If the project does not exist.
+
+        Examples
+        --------
+        >>> [model.name for model in client.ls("digits")]  # doctest: +SKIP
+        ['mlp']
+        """
+        return self.projects() if project is None else self.models(project.rstrip("/"))
+
+    def last_event(self, project: str) -> str:
+        """Return the digest of the newest event of a project; empty for a project without events.
+
+        It changes with every event, so a view can poll it to detect changes.
+        """
+        events, _ = self._some(f"/projects/{quote(project)}/events", Event, 1)
+        return events[0].chain if events else ""
+
+    def health(self) -> Health:
+        """Return the state of the server: its version, its API and its instance id."""
+        return self._connection.get("/health", Health)
+
     # -- helpers
 
     def _changes(self, before: Version, after: Version, progress: Progress = None) -> Changes | None:
@@ -189,6 +260,65 @@ class Looking(Housekeeping):
     def _layers(self, base: str, versions: Sequence[Version]) -> Layers:
         numbers = ",".join(str(version.number) for version in versions if not version.status)
         return self._connection.get(f"{base}/layers", Layers, versions=numbers)
+
+    def _digest(self, place: Reference, revision: str) -> str:
+        Revision.parse(revision)
+        path = f"{model_path(place)}/versions/{quote(revision, safe='')}"
+        return self._connection.get(path, Version).digest
+
+    def _versions(self, path: str, limit: int | None, **query: Any) -> tuple[list[Version], int]:
+        """Return the first versions of a list, and their total number."""
+        # The total is that of the first page. A push can change the total while later pages are read.
+        pages = list(self._pages(path, limit, **{key: value for key, value in query.items() if value}))
+        decode = self._item_decoder(Version)
+        return [decode(item) for page in pages for item in page.items], pages[0].total if pages else 0
+
+    def _project_or_model(self, name: str) -> tuple[str, str | None]:
+        """Resolve a name to a project and a model; the model is None if the name is a project."""
+        if isinstance(name, str) and name.endswith("/"):
+            return check_name(name[:-1], "project name"), None
+        place = self._reference(name)
+        if "@" in name.rpartition("/")[2]:
+            raise InvalidReference(
+                f"{name!r} names a version; a history is of all of a model", hint=f"look at {name.partition('@')[0]!r}"
+            )
+        if "/" in name:
+            return place.project or "", place.model
+        is_project = self._exists(f"/projects/{quote(name)}", Project)
+        is_model = self._exists(model_path(place), Model)
+        if is_project and is_model:
+            raise InvalidReference(
+                f"{name!r} is a project and a model", hint=f"say {name + '/'!r} or {f'{place.project}/{name}'!r}"
+            )
+        if not is_project and not is_model:
+            near = self._nearest(name, place.project or "")
+            raise NotFound(
+                f"no project {name!r}, and no model {name!r} in project {place.project!r}",
+                hint=f"did you mean {near!r}?" if near else self._elsewhere(place) or NAME_HINT,
+            )
+        return (name, None) if is_project else (place.project or "", name)
+
+    def _nearest(self, name: str, project: str) -> str | None:
+        """Return the most similar name of a project, or of a model of this project."""
+        known = [each.name for each in self.projects()]
+        if project.casefold() in map(str.casefold, known):
+            known += [each.name for each in self.models(project)]
+        return suggest(name, known)
+
+    def _elsewhere(self, place: Reference) -> str | None:
+        """Return the hint of the server if a model in another project has this name."""
+        try:
+            self._connection.get(model_path(place), Model)
+        except NotFound as error:
+            return error.hint if error.hint and error.hint.startswith("did you mean") else None
+        return None
+
+    def _exists(self, path: str, type_: type[Any]) -> bool:
+        try:
+            self._connection.get(path, type_)
+        except NotFound:
+            return False
+        return True
 
 
 def _version_path(version: Version) -> str:

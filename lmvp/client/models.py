@@ -29,25 +29,16 @@ from lmvp.core import validation
 from lmvp.core.environment import user
 from lmvp.core.references import (
     Reference,
-    Revision,
-    check_alias,
-    check_name,
-    suggest,
 )
 from lmvp.core.schemas import (
-    Alias,
     Amendment,
-    Event,
-    Health,
     Layers,
     Model,
-    MoveAlias,
     NewPush,
-    Project,
     Version,
 )
 from lmvp.core.validation import Params
-from lmvp.errors import InvalidArgument, InvalidReference, NotFound
+from lmvp.errors import InvalidArgument, NotFound
 from lmvp.transfer.progress import Progress
 from lmvp.views.history import History, check_metric
 
@@ -61,7 +52,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 1000
-NAME_HINT = "`project/model` names one"
 
 
 class Client(Archives, Contributing, Looking, Team, Tracking):
@@ -684,177 +674,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
 
         return bisect(self, name, good, bad, judge)
 
-    def projects(self) -> list[Project]:
-        """Return the projects that the caller can read.
-
-        Returns
-        -------
-        list of Project
-        """
-        return self._list("/projects", Project)
-
-    def models(self, project: str | None = None) -> list[Model]:
-        """Return the models of a project.
-
-        Parameters
-        ----------
-        project : str, optional
-            The project. Default: the current project.
-
-        Returns
-        -------
-        list of Model
-
-        Raises
-        ------
-        NotFound
-            If the project does not exist.
-        """
-        name = check_name(project, "project name") if project else self.project
-        return self._list(f"/projects/{quote(name)}/models", Model)
-
-    def ls(self, project: str | None = None) -> list[Project] | list[Model]:
-        """Return all projects, or the models of one project.
-
-        Parameters
-        ----------
-        project : str, optional
-            The project whose models to list. Default: list the projects.
-
-        Returns
-        -------
-        list of Project or list of Model
-
-        Raises
-        ------
-        NotFound
-            If the project does not exist.
-
-        Examples
-        --------
-        >>> [model.name for model in client.ls("digits")]  # doctest: +SKIP
-        ['mlp']
-        """
-        return self.projects() if project is None else self.models(project.rstrip("/"))
-
-    def aliases(self, name: str) -> list[Alias]:
-        """Return the aliases of a model, ordered by name.
-
-        Parameters
-        ----------
-        name : str
-            `[project/]model`.
-
-        Returns
-        -------
-        list of Alias
-        """
-        return self._list(f"{model_path(self._reference(name))}/aliases", Alias)
-
-    def last_event(self, project: str) -> str:
-        """Return the digest of the newest event of a project; empty for a project without events.
-
-        It changes with every event, so a view can poll it to detect changes.
-        """
-        events, _ = self._some(f"/projects/{quote(project)}/events", Event, 1)
-        return events[0].chain if events else ""
-
-    def health(self) -> Health:
-        """Return the state of the server: its version, its API and its instance id."""
-        return self._connection.get("/health", Health)
-
     # -- change
-
-    def alias(self, name: str, alias: str, *, yes: bool = False) -> Alias:
-        """Point an alias at a version; create the alias if it does not exist.
-
-        Parameters
-        ----------
-        name : str
-            The version: `[project/]model[@revision]`.
-        alias : str
-            The name of the alias.
-        yes : bool, default False
-            Confirm the move of a protected alias, such as `production`, from another version.
-
-        Returns
-        -------
-        Alias
-            The alias, with the history of its moves in `moves`.
-
-        Raises
-        ------
-        ProtectedAlias
-            If the alias is protected, points at another version, and `yes` is False.
-
-        Examples
-        --------
-        >>> client.alias("digits/mlp@v5", "production", yes=True)  # doctest: +SKIP
-        <Alias digits/mlp@production: v4 → v5>
-        """
-        place = self._reference(name)
-        check_alias(alias)
-        now = None if yes else self._protected(place, alias)
-        if now is not None:
-            target = self.version(name)
-            hint = f"`lmvp alias {target.reference} {alias} --yes` moves it"
-            now.check_move(target.number, f"moved to {target.name}", hint)
-        path = f"{model_path(place)}/aliases/{quote(alias, safe='')}"
-        return self._connection.send_json("PUT", path, MoveAlias(revision=place.revision), Alias)
-
-    def remove_alias(self, name: str, alias: str, *, yes: bool = False) -> None:
-        """Remove an alias of a model. The history of its moves is preserved.
-
-        Parameters
-        ----------
-        name : str
-            `[project/]model`.
-        alias : str
-            The name of the alias.
-        yes : bool, default False
-            Confirm the removal of a protected alias.
-
-        Raises
-        ------
-        NotFound
-            If the alias does not exist.
-        ProtectedAlias
-            If the alias is protected and `yes` is False.
-
-        Examples
-        --------
-        >>> client.remove_alias("digits/mlp", "candidate")  # doctest: +SKIP
-        """
-        place = self._reference(name)
-        # `check_name`, not `check_alias`: an alias from before a name was reserved must be removable.
-        path = f"{model_path(place)}/aliases/{quote(check_name(alias, 'alias'), safe='')}"
-        now = None if yes else self._protected(place, alias)
-        if now is not None:
-            now.check_move(0, "removed", f"`lmvp alias {name} {alias} --remove --yes` removes it")
-        self._connection.send("DELETE", path)
-
-    def check_push(self, name: str, aliases: Sequence[str]) -> None:
-        """Raise `ProtectedAlias` if a push with these aliases would move a protected alias.
-
-        Parameters
-        ----------
-        name : str
-            `[project/]model`. The model does not have to exist.
-        aliases : sequence of str
-            The aliases that the push would move to the new version.
-
-        Raises
-        ------
-        ProtectedAlias
-            If one of the aliases is protected and points at another version.
-        """
-        place = self._place(name)
-        for alias in aliases:
-            now = self._protected(place, alias)
-            if now is not None:
-                following = self._connection.get(model_path(place), Model).following
-                hint = f"`lmvp push {name} FILE --alias {alias} --yes` moves it"
-                now.check_move(0, f"moved to the new version v{following}", hint)
 
     def amend(
         self,
@@ -911,84 +731,6 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             Amendment(**validation.fields(message, metrics, params, tags), forget_code=forget_code),
             Version,
         )
-
-    # -- helpers
-
-    def _protected(self, place: Reference, name: str) -> Alias | None:
-        """Return an alias if it exists and is protected, otherwise None."""
-        path = f"{model_path(place)}/aliases/{quote(name, safe='')}"
-        try:
-            found = self._connection.get(path, Alias)
-        except NotFound:
-            return None
-        return found if found.protected else None
-
-    def _place(self, name: str) -> Reference:
-        place = self._reference(name)
-        if "@" in name.rpartition("/")[2]:
-            raise InvalidReference(
-                f"{name!r} names a version, and a push creates a new one", hint=f"push to {name.partition('@')[0]!r}"
-            )
-        return place
-
-    def _digest(self, place: Reference, revision: str) -> str:
-        Revision.parse(revision)
-        path = f"{model_path(place)}/versions/{quote(revision, safe='')}"
-        return self._connection.get(path, Version).digest
-
-    def _versions(self, path: str, limit: int | None, **query: Any) -> tuple[list[Version], int]:
-        """Return the first versions of a list, and their total number."""
-        # The total is that of the first page. A push can change the total while later pages are read.
-        pages = list(self._pages(path, limit, **{key: value for key, value in query.items() if value}))
-        decode = self._item_decoder(Version)
-        return [decode(item) for page in pages for item in page.items], pages[0].total if pages else 0
-
-    def _project_or_model(self, name: str) -> tuple[str, str | None]:
-        """Resolve a name to a project and a model; the model is None if the name is a project."""
-        if isinstance(name, str) and name.endswith("/"):
-            return check_name(name[:-1], "project name"), None
-        place = self._reference(name)
-        if "@" in name.rpartition("/")[2]:
-            raise InvalidReference(
-                f"{name!r} names a version; a history is of all of a model", hint=f"look at {name.partition('@')[0]!r}"
-            )
-        if "/" in name:
-            return place.project or "", place.model
-        is_project = self._exists(f"/projects/{quote(name)}", Project)
-        is_model = self._exists(model_path(place), Model)
-        if is_project and is_model:
-            raise InvalidReference(
-                f"{name!r} is a project and a model", hint=f"say {name + '/'!r} or {f'{place.project}/{name}'!r}"
-            )
-        if not is_project and not is_model:
-            near = self._nearest(name, place.project or "")
-            raise NotFound(
-                f"no project {name!r}, and no model {name!r} in project {place.project!r}",
-                hint=f"did you mean {near!r}?" if near else self._elsewhere(place) or NAME_HINT,
-            )
-        return (name, None) if is_project else (place.project or "", name)
-
-    def _nearest(self, name: str, project: str) -> str | None:
-        """Return the most similar name of a project, or of a model of this project."""
-        known = [each.name for each in self.projects()]
-        if project.casefold() in map(str.casefold, known):
-            known += [each.name for each in self.models(project)]
-        return suggest(name, known)
-
-    def _elsewhere(self, place: Reference) -> str | None:
-        """Return the hint of the server if a model in another project has this name."""
-        try:
-            self._connection.get(model_path(place), Model)
-        except NotFound as error:
-            return error.hint if error.hint and error.hint.startswith("did you mean") else None
-        return None
-
-    def _exists(self, path: str, type_: type[Any]) -> bool:
-        try:
-            self._connection.get(path, type_)
-        except NotFound:
-            return False
-        return True
 
 
 def _key(place: Reference) -> str:
