@@ -78,7 +78,7 @@ def greet(app: App, *, json: bool = False, quiet: bool = False) -> None:
         print(f"other machines reach it at {' or '.join(others)}")
     if not app.settings.embedded:
         print(f'connect with: LMVP_URL={app.url} LMVP_TOKEN="$(cat {token})"')
-        print(f"or, once and for all: lmvp login {app.url}, which asks for that token")
+        print(f"or store that token: lmvp login {app.url} --with-token")
     if setup:
         print(f"make its first admin, within a day: {setup}")
     print("Ctrl-C ends it", flush=True)

@@ -27,7 +27,9 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 NOT_HERE = {
     "make demo ": "it makes its own environment from the network; test_quickstart.py runs the same program, and `make "
     "test` is this suite",
-    "lmvp server --host 0.0.0.0 ": "it needs a second host, with users; tests/api/test_team.py runs its commands",
+    "lmvp server --host 0.0.0.0 ": "it runs until it is stopped; tests/process/test_local.py starts servers",
+    "lmvp login http://SERVER": "a user approves it in a browser; tests/browser/test_console_story.py does",
+    "lmvp push digits/cnn weights.safetensors --create": "it needs a shared server; tests/api/test_team.py runs it",
 }
 """The blocks that are not run, by their first words, and the reason."""
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support.local_server import SharedServer
 
 import lmvp
@@ -67,6 +71,17 @@ def test_a_team_is_made_and_works(server, lmvp_, monkeypatch):
     assert "--scope admin" in lmvp_("users", code=5)
     monkeypatch.setenv("LMVP_TOKEN", all_rights)
     assert "grace has no right to administer this server" in lmvp_("users", code=5)
+
+
+def test_block_of_readme_works_on_a_new_server(server, lmvp_, tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```console\n(lmvp push digits/cnn weights\.safetensors --create.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    save_file({"w": np.arange(3.0)}, "weights.safetensors")
+    printed = [lmvp_(*shlex.split(line)[1:]) for line in block.splitlines()]
+    assert "/join?code=" in printed[1]
+    assert "c1" in printed[3]
+    assert "v2 → v1" in printed[-1]
 
 
 def test_what_does_not_work_says_why(server, lmvp_):

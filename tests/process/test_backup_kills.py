@@ -63,6 +63,7 @@ def unfinished(folder, data):
 
 
 @pytest.mark.soak
+@pytest.mark.server_process
 def test_backup_survives_kills_of_its_client_while_chunks_arrive(filled, home, tmp_path):
     chance, folder, killed = random.Random(1), tmp_path / "backup", 0
     for _ in range(KILLS):
@@ -89,6 +90,7 @@ def test_backup_survives_kills_of_its_client_while_chunks_arrive(filled, home, t
 
 
 @pytest.mark.soak
+@pytest.mark.server_process
 def test_backup_survives_kills_of_the_server_while_chunks_are_sent(filled, home, tmp_path):
     chance, killed = random.Random(2), 0
     for turn in range(max(2, KILLS // 3)):

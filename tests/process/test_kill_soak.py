@@ -177,6 +177,7 @@ def clients(home, tmp_path):
 @pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.timeout(120 + 10 * KILLS)
+@pytest.mark.server_process
 def test_nothing_acknowledged_is_lost(home, clients):
     kills = [0, 0]
     while min(kills) < KILLS:
