@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lmvp.core import server_file
     from lmvp_server import app
     from lmvp_server.services.push_quota import PushLimits
-    from lmvp_server.services.webhook_allowlist import Targets
+    from lmvp_server.services.webhook_allowlist import WebhookAllowlist
     from lmvp_server.settings import Settings, checked_public_url
 
     settings = Settings(
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         embedded=options.embedded,
         idle_seconds=options.idle,
         openid=_provider(options),
-        webhook_to=Targets.parse(options.webhook_to),
+        webhook_to=WebhookAllowlist.parse(options.webhook_to),
         keep_removed=timedelta(days=options.keep_removed),
         push_limits=PushLimits(options.open_pushes, options.open_push_bytes),
     )

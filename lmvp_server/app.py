@@ -136,7 +136,7 @@ class App:
             settings.data,
             shared=not settings.embedded,
             keep_removed=settings.keep_removed,
-            targets=settings.webhook_to,
+            allowlist=settings.webhook_to,
             push_limits=settings.push_limits,
         )
         self._stack.callback(services.close)

@@ -34,10 +34,10 @@ from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, InvalidMan
 from lmvp_server.data_folder import DataFolder
 from lmvp_server.services import INDEXES
 from lmvp_server.services.audit import event
-from lmvp_server.services.chunk_reader import Decoder, read_manifest
+from lmvp_server.services.chunk_reader import ChunkReader, read_manifest
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.tensors import TensorDigests
-from lmvp_server.stores.base import Change, Delete, Moment, Put, Record
+from lmvp_server.stores.base import Change, Delete, Put, Record, SpaceSnapshot
 from lmvp_server.stores.local.chunks import FolderChunks
 from lmvp_server.stores.local.records import TinyDbRecords
 from lmvp_server.stores.local.series.folder import FolderSeries
@@ -249,7 +249,7 @@ class _Restore:
         """Report a version whose tensors differ from the headers of its files, which old servers accepted."""
         try:
             if manifest is not None:
-                check_headers(Decoder(store), space.space, manifest)
+                check_headers(ChunkReader(store), space.space, manifest)
         except InvalidManifest as error:
             self.done.problems.append(f"the version {digest[:12]} of {space.name}: {error.message}")
         except IntegrityError:  # a missing or damaged chunk is reported already
@@ -257,7 +257,7 @@ class _Restore:
 
     def _check_tensors(self, store: FolderChunks, space: Space, records: RecordFile) -> None:
         """Report versions with a wrong tensor digest, which old servers accepted."""
-        digests = TensorDigests(Decoder(store))
+        digests = TensorDigests(ChunkReader(store))
         for digest in dict.fromkeys(backup_folder.versions_of(records)):
             what = f"the version {digest[:12]} of {space.name}"
             try:
@@ -295,10 +295,10 @@ class _Restore:
         try:
             # Projects of another backup whose restore was interrupted become empty.
             for stale in set(store.spaces()) - {space.space for space in self._index.spaces}:
-                store.restore(stale, Moment({}, {}, 0, lambda: iter(())))
+                store.restore(stale, SpaceSnapshot({}, {}, 0, lambda: iter(())))
             # The server's records come last: they list the projects, which must be complete.
             for space in sorted(self._index.spaces, key=lambda space: space.space == backup_folder.SERVER):
-                store.restore(space.space, _moment(self._folder.records(space)))
+                store.restore(space.space, _snapshot(self._folder.records(space)))
                 self._verify(store, space)
             self._record(store)
         finally:
@@ -345,7 +345,7 @@ def _user() -> str:
         return "owner"
 
 
-def _moment(records: RecordFile) -> Moment:
+def _snapshot(records: RecordFile) -> SpaceSnapshot:
     tables: dict[str, list[Record]] = {}
     ids: dict[str, set[str]] = {}
     for row in records.records():
@@ -355,7 +355,7 @@ def _moment(records: RecordFile) -> Moment:
             raise DamagedFile(f"{records.path} is damaged: {row.id[:80]!r} cannot stand where it does in {row.table!r}")
         rows.append(Record(row.id, row.seq, row.rev, row.data))
         names.add(row.id)
-    return Moment(tables, records.head.next_seq, records.head.events, lambda: _events(records))
+    return SpaceSnapshot(tables, records.head.next_seq, records.head.events, lambda: _events(records))
 
 
 def _events(records: RecordFile) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp_server.services.push_quota import PushLimits
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Settings:
         Seconds without use before background work starts: compaction and retention rules.
     keep_removed : timedelta
         The time in which removed objects can be restored. Zero deletes them at once.
-    webhook_to : Targets
+    webhook_to : WebhookAllowlist
         Allowed targets of webhooks; none by default.
     push_limits : PushLimits
         The limits of the open pushes of one account.
@@ -103,7 +103,7 @@ class Settings:
     grace_seconds: float = 30.0
     quiet_seconds: float = 2.0
     keep_removed: timedelta = timedelta(days=7)
-    webhook_to: Targets = field(default_factory=Targets)
+    webhook_to: WebhookAllowlist = field(default_factory=WebhookAllowlist)
     push_limits: PushLimits = field(default_factory=PushLimits)
     openid: Provider | None = None
     instance: str = field(default_factory=lambda: uuid4().hex)

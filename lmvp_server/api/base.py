@@ -221,7 +221,7 @@ class Handler(BodyHandler):
         if given and own and hmac.compare_digest(given.encode(), own.encode()):
             return Caller(
                 self.settings["owner"],
-                owner=True,
+                is_operator=True,
                 scope="admin",
                 credential=own_credential(own),
                 generation=self.services.users.operator_generation,

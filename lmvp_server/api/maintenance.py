@@ -69,7 +69,7 @@ class FsckHandler(
             schemas.Checked,
             request=schemas.Check,
             right=access.ADMIN,
-            slow_call=lambda services, caller, given, on_progress: services.checking.check(
+            slow_call=lambda services, caller, given, on_progress: services.fsck.check(
                 caller, given.body.repair, on_progress, given.body.heads
             ),
         ),

@@ -23,7 +23,7 @@ from lmvp_server.api.query import (
 )
 from lmvp_server.api.route import Cost, Route
 from lmvp_server.services import access
-from lmvp_server.services.metrics import POINTS_DEFAULT, POINTS_LIMIT, Asked, Drawn, as_curves
+from lmvp_server.services.metrics import POINTS_DEFAULT, POINTS_LIMIT, CurveQuery, Drawn, as_curves
 
 PREFIX: Text[str] = Text(name="prefix", description="Only metrics whose key begins with this text.")
 POINTS: Whole[int] = Whole(
@@ -159,8 +159,8 @@ class CurvesHandler(
         self.services.catalog.find_project(self.caller, project)
         return encode(make())
 
-    def _asked(self) -> Asked:
-        asked = Asked(
+    def _asked(self) -> CurveQuery:
+        asked = CurveQuery(
             self.query(RUNS), self.query(KEYS), self.query(POINTS), self.query(FROM), self.query(TO), self.query(AXIS)
         )
         if not asked.runs:

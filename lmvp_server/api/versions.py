@@ -26,7 +26,7 @@ from lmvp_server.api.route import JSON_LIMIT, Cost, Given, Route
 from lmvp_server.services import access
 from lmvp_server.services.histograms import BINS, BINS_LIMIT, LIMITS
 from lmvp_server.services.pushes import OpenPush
-from lmvp_server.services.versions import EVERY, Asked
+from lmvp_server.services.versions import EVERY, VersionQuery
 
 FRAMES = "application/x-lmvp-frames"
 AGAINST: Text[str] = Text(
@@ -187,7 +187,7 @@ class ChangesHandler(
             query=(AGAINST,),
             cost=Cost.LONG,
             note="For versions of more than 1 GiB: only the changes that were measured in idle time.",
-            call=lambda services, caller, given: services.measuring.changes(
+            call=lambda services, caller, given: services.tensor_changes.changes(
                 caller, given.project, given.model, given.revision, given.against
             ),
         ),
@@ -199,7 +199,7 @@ class ChangesHandler(
             right=access.READ,
             note="Reads at most 4 times the bytes of both versions, each counted with at most 1 GiB and 64 times its "
             "distinct chunks. Tensors beyond that are not measured.",
-            slow_call=lambda services, caller, given, on_progress: services.measuring.measured(
+            slow_call=lambda services, caller, given, on_progress: services.tensor_changes.measured(
                 caller, given.project, given.model, given.revision, given.body.against, on_progress
             ),
         ),
@@ -303,8 +303,8 @@ class LayersHandler(
     """Layer strips of versions."""
 
 
-def _query(given: Given) -> Asked:
-    return Asked(given.where, given.order) if given.where or given.order else EVERY
+def _query(given: Given) -> VersionQuery:
+    return VersionQuery(given.where, given.order) if given.where or given.order else EVERY
 
 
 def _split(data: bytes) -> tuple[schemas.NewPush, list[tuple[Frame, list[memoryview]]]]:

@@ -14,7 +14,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from lmvp.core.files import storage_error
 from lmvp.errors import LmvpError
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.services.webhooks import FIRST_WAIT, GONE, Delivery, Webhooks
 
 _logger = logging.getLogger("lmvp_server")
@@ -34,9 +34,9 @@ class CheckingResolver(Resolver):
     Tornado connects to the addresses that it returns, so a second DNS answer cannot bypass the check (DNS rebinding).
     """
 
-    def initialize(self, targets: Targets) -> None:
+    def initialize(self, allowlist: WebhookAllowlist) -> None:
         """Store the allowed targets."""
-        self._targets = targets
+        self._allowlist = allowlist
 
     async def resolve(
         self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -50,26 +50,26 @@ class CheckingResolver(Resolver):
         OSError
             If the host has no address.
         """
-        self._targets.check_host(host)
+        self._allowlist.check_host(host)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         for *_, address in found:
-            self._targets.check_address(str(address[0]))
+            self._allowlist.check_address(str(address[0]))
         return [(each[0], each[4]) for each in found]
 
 
 class Notifier:
     """Sends events to webhooks after `start`, if the server allows any target."""
 
-    def __init__(self, webhooks: Webhooks, targets: Targets) -> None:
-        self._webhooks, self._targets = webhooks, targets
+    def __init__(self, webhooks: Webhooks, allowlist: WebhookAllowlist) -> None:
+        self._webhooks, self._allowlist = webhooks, allowlist
         self._client: SimpleAsyncHTTPClient | None = None
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the checks for events to send."""
-        if self._targets:
+        if self._allowlist:
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -115,7 +115,7 @@ class Notifier:
     async def send(self, delivery: Delivery) -> tuple[int, str]:
         """Send an event once; return the HTTP status (0 without a response) and the reason of a failure."""
         try:
-            self._targets.check_url(delivery.url)
+            self._allowlist.check_url(delivery.url)
             request = HTTPRequest(
                 delivery.url,
                 method="POST",
@@ -140,7 +140,7 @@ class Notifier:
         if self._client is None:
             self._client = SimpleAsyncHTTPClient(
                 force_instance=True,
-                resolver=CheckingResolver(targets=self._targets),
+                resolver=CheckingResolver(allowlist=self._allowlist),
                 # Some more than AT_ONCE, for test events from the console and the API.
                 max_clients=AT_ONCE + 4,
                 max_body_size=_ANSWER_LIMIT,

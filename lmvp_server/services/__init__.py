@@ -16,13 +16,13 @@ from lmvp_server.services.aliases import Aliases
 from lmvp_server.services.audit import Audit
 from lmvp_server.services.backups import Backups
 from lmvp_server.services.catalog import Catalog
-from lmvp_server.services.chunk_reader import Decoder
+from lmvp_server.services.chunk_reader import ChunkReader
 from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.contributions import Contributions
 from lmvp_server.services.devices import Devices
 from lmvp_server.services.files import Files
 from lmvp_server.services.forks import Forks
-from lmvp_server.services.fsck import Checking
+from lmvp_server.services.fsck import Fsck
 from lmvp_server.services.gc import Leases, Sweeping
 from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.identities import Identities
@@ -40,13 +40,13 @@ from lmvp_server.services.runs import Runs
 from lmvp_server.services.search import Search
 from lmvp_server.services.sessions import Credentials, Sessions
 from lmvp_server.services.signin_links import SignInLinks
-from lmvp_server.services.tensors import Measuring, TensorDigests
+from lmvp_server.services.tensors import TensorChanges, TensorDigests
 from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.trash import Trash
 from lmvp_server.services.usage import Usage
 from lmvp_server.services.users import Users
 from lmvp_server.services.versions import Versions
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.services.webhooks import Webhooks
 from lmvp_server.stores.base import ChunkStore, RecordStore, SeriesStore
 
@@ -68,7 +68,7 @@ INDEXES = {
 }
 """The indexed fields of each table. `RecordStore.find` scans the table for any other field."""
 
-_NOWHERE, _PUSH_LIMITS = Targets(), PushLimits()
+_NOWHERE, _PUSH_LIMITS = WebhookAllowlist(), PushLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +86,12 @@ class Services:
     histograms: TensorHistograms
     files: Files
     audit: Audit
-    measuring: Measuring
+    tensor_changes: TensorChanges
     upkeep: Upkeep
     trash: Trash
     retention: Retention
     usage: Usage
-    checking: Checking
+    fsck: Fsck
     backups: Backups
     runs: Runs
     intake: Intake
@@ -121,7 +121,7 @@ class Services:
         *,
         shared: bool = False,
         keep_removed: timedelta = timedelta(0),
-        targets: Targets = _NOWHERE,
+        allowlist: WebhookAllowlist = _NOWHERE,
         push_limits: PushLimits = _PUSH_LIMITS,
     ) -> Services:
         """Build the services over three stores; see `open` for the parameters."""
@@ -129,9 +129,9 @@ class Services:
         catalog = Catalog(records)
         runs = Runs(records, series, catalog, shared=shared, keep=keep_removed)
         versions = Versions(records, chunks, catalog)
-        decoder = Decoder(chunks)
-        measuring = Measuring(chunks, catalog, versions, decoder)
-        compaction = Compaction(records, chunks, versions, decoder, measuring)
+        chunk_reader = ChunkReader(chunks)
+        tensor_changes = TensorChanges(chunks, catalog, versions, chunk_reader)
+        compaction = Compaction(records, chunks, versions, chunk_reader, tensor_changes)
         leases = Leases()
         audit = Audit(records, catalog)
         passwords, roles = Passwords(records), ProjectRoles(records)
@@ -140,10 +140,12 @@ class Services:
         sessions = Sessions(records, users, tokens, passwords)
         credentials = Credentials(users, tokens, sessions, roles)
         invitations = Invitations(records, catalog, users, roles)
-        upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
+        upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, chunk_reader, leases), leases)
         trash = Trash(records, series, catalog, versions, upkeep, keep_removed)
-        digests = TensorDigests(decoder)  # shared: it remembers the digests that it has verified
-        pushes = Pushes(records, chunks, catalog, versions, decoder, runs, digests, shared=shared, limits=push_limits)
+        digests = TensorDigests(chunk_reader)  # shared: it remembers the digests that it has verified
+        pushes = Pushes(
+            records, chunks, catalog, versions, chunk_reader, runs, digests, shared=shared, limits=push_limits
+        )
         return cls(
             records,
             chunks,
@@ -152,17 +154,17 @@ class Services:
             versions,
             Aliases(records, catalog, versions),
             pushes,
-            LayerStrips(catalog, versions, measuring),
-            TensorHistograms(catalog, versions, decoder),
-            Files(chunks, versions, decoder),
+            LayerStrips(catalog, versions, tensor_changes),
+            TensorHistograms(catalog, versions, chunk_reader),
+            Files(chunks, versions, chunk_reader),
             audit,
-            measuring,
+            tensor_changes,
             upkeep,
             trash,
             Retention(records, catalog, versions, trash, upkeep),
             Usage(records, chunks, series, catalog),
-            Checking(records, chunks, series, decoder, audit, digests),
-            Backups(records, chunks, series, decoder, upkeep, leases),
+            Fsck(records, chunks, series, chunk_reader, audit, digests),
+            Backups(records, chunks, series, chunk_reader, upkeep, leases),
             runs,
             Intake(records, series, catalog, runs),
             Metrics(series, catalog, runs),
@@ -177,8 +179,8 @@ class Services:
             credentials,
             invitations,
             Contributions(records, catalog, versions, digests, keep_removed),
-            Webhooks(records, catalog, targets, users, roles),
-            Forks(records, chunks, catalog, versions, decoder, upkeep, pushes, digests),
+            Webhooks(records, catalog, allowlist, users, roles),
+            Forks(records, chunks, catalog, versions, chunk_reader, upkeep, pushes, digests),
             Identities(records, users, invitations, credentials),
             Search(records, catalog),
         )
@@ -190,7 +192,7 @@ class Services:
         *,
         shared: bool = False,
         keep_removed: timedelta = timedelta(0),
-        targets: Targets = _NOWHERE,
+        allowlist: WebhookAllowlist = _NOWHERE,
         push_limits: PushLimits = _PUSH_LIMITS,
     ) -> Services:
         """Open the stores of a data folder.
@@ -205,7 +207,7 @@ class Services:
             Whether several people use the server. If so, a push creates a model or project only on explicit request.
         keep_removed : timedelta, default 0
             How long removed objects stay in the trash. With 0, removing deletes them permanently at once.
-        targets : Targets, optional
+        allowlist : WebhookAllowlist, optional
             The addresses that webhooks can call.
         push_limits : PushLimits, optional
             The limits of the open pushes of one account.
@@ -227,7 +229,7 @@ class Services:
             FolderSeries(data),
             shared=shared,
             keep_removed=keep_removed,
-            targets=targets,
+            allowlist=allowlist,
             push_limits=push_limits,
         )
 

@@ -82,7 +82,7 @@ class Caller:
     ----------
     name : str
         The author of changes, as events show it.
-    owner : bool
+    is_operator : bool
         Whether the caller is the server's operator, who has every right and can name another author (`on_behalf`).
         Not the role `owner` of a project.
     user : str
@@ -108,7 +108,7 @@ class Caller:
     """
 
     name: str
-    owner: bool = False
+    is_operator: bool = False
     user: str = ""
     admin: bool = False
     scope: str = field(kw_only=True)
@@ -122,13 +122,13 @@ class Caller:
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
             raise ValueError(f"no scope {self.scope!r}")
-        if self.user == OPERATOR or (self.owner and self.user):
+        if self.user == OPERATOR or (self.is_operator and self.user):
             raise ValueError("a caller is the operator or an account, not both")
 
     @property
     def known(self) -> bool:
         """Whether the caller is the operator or an account."""
-        return self.owner or bool(self.user)
+        return self.is_operator or bool(self.user)
 
     @property
     def holder(self) -> str:
@@ -141,7 +141,7 @@ class Caller:
         """
         if not self.known:
             raise NotAuthenticated("no token was sent", hint="`lmvp login URL` gets a token for a server")
-        return OPERATOR if self.owner else self.user
+        return OPERATOR if self.is_operator else self.user
 
     @property
     def is_fresh(self) -> bool:
@@ -151,15 +151,15 @@ class Caller:
     @property
     def everything(self) -> bool:
         """Whether the caller has access to every project."""
-        return (self.owner or self.admin) and not self.only
+        return (self.is_operator or self.admin) and not self.only
 
     def on_behalf(self, author: str) -> str:
         """Return the author to record. Only the operator can name another author."""
-        return author if self.owner and author else self.name
+        return author if self.is_operator and author else self.name
 
     def role(self, project: str) -> str | None:
         """Return the role in a project, by its name."""
-        if self.owner and not self.only:
+        if self.is_operator and not self.only:
             return OWNER
         return self.roles.role(self, project) if self.roles else None
 
@@ -175,7 +175,7 @@ class Caller:
         """Return whether the caller has a server-wide right other than `ENTER`. A token for one project has none."""
         if self.only or not self.known:
             return False
-        return self.owner or self.admin or right in {CREATE, GRANT, ACCOUNT}
+        return self.is_operator or self.admin or right in {CREATE, GRANT, ACCOUNT}
 
 
 def at_least(role: str | None, needed: str) -> bool:
@@ -287,7 +287,7 @@ def made_by(caller: Caller, account: str | None, author: str = "") -> bool:
     >>> made_by(ada, "u1"), made_by(ada, "u2", "ada"), made_by(ada, ""), made_by(ada, None, "ada")
     (True, False, False, True)
     """
-    if caller.owner:
+    if caller.is_operator:
         return True
     if not caller.user:
         return False

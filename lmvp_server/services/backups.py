@@ -25,10 +25,10 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
-from lmvp_server.services.chunk_reader import Decoder
+from lmvp_server.services.chunk_reader import ChunkReader
 from lmvp_server.services.gc import Leases
 from lmvp_server.services.maintenance import Upkeep
-from lmvp_server.stores.base import ChunkStore, Moment, Record, RecordStore, SeriesStore
+from lmvp_server.stores.base import ChunkStore, Record, RecordStore, SeriesStore, SpaceSnapshot
 
 AT_ONCE = 32
 """The limit of open backups. One more ends the backup with the oldest last request; its client must start again."""
@@ -45,7 +45,7 @@ class _Open:
     """An open backup."""
 
     about: Backup
-    moments: dict[str, Moment]
+    snapshots: dict[str, SpaceSnapshot]
     by: str
     """The id of the account that started it; empty for the server's operator."""
 
@@ -58,11 +58,11 @@ class Backups:
         records: RecordStore,
         chunks: ChunkStore,
         series: SeriesStore,
-        decoder: Decoder,
+        chunk_reader: ChunkReader,
         upkeep: Upkeep,
         leases: Leases,
     ) -> None:
-        self._records, self._chunks, self._series, self._decoder = records, chunks, series, decoder
+        self._records, self._chunks, self._series, self._chunk_reader = records, chunks, series, chunk_reader
         self._upkeep, self._leases = upkeep, leases
         self._open: dict[str, _Open] = {}
 
@@ -81,12 +81,12 @@ class Backups:
         lease = secrets.token_hex(16)
         self._leases.begin(lease)
         try:
-            at, moments = datetime.now(timezone.utc), self._moments(lease)
+            at, snapshots = datetime.now(timezone.utc), self._snapshots(lease)
         except BaseException:  # otherwise the lease would defer deletions until it expires
             self._leases.end(lease)
             raise
-        about = Backup(id=lease, created_at=at, server=lmvp.__version__, spaces=tuple(_about(moments)))
-        self._open[lease] = _Open(about, moments, caller.user)
+        about = Backup(id=lease, created_at=at, server=lmvp.__version__, spaces=tuple(_about(snapshots)))
+        self._open[lease] = _Open(about, snapshots, caller.user)
         self._record(caller, "backup.begin", lease, {"projects": len(about.spaces) - 1})
         return about
 
@@ -118,10 +118,12 @@ class Backups:
         IntegrityError
             If an event is damaged, before the first piece is sent. A restore would refuse the file.
         """
-        moment = self._space(caller, backup, space)
-        for _ in moment.events():  # reading verifies each event; after the first piece, the answer cannot fail any more
+        snapshot = self._space(caller, backup, space)
+        for _ in snapshot.events():  # verifies each event; after the first piece, the answer cannot fail any more
             pass
-        return _pieces(backup_records.lines(space, moment.tables, moment.next_seq, moment.count, moment.events()))
+        return _pieces(
+            backup_records.lines(space, snapshot.tables, snapshot.next_seq, snapshot.count, snapshot.events())
+        )
 
     def pieces(
         self, caller: Caller, backup: str, space: str, kind: str, wanted: WantedPieces
@@ -177,26 +179,26 @@ class Backups:
                     hint="update lmvp on this side: it asks for long series piece by piece",
                 )
 
-    def _moments(self, lease: str) -> dict[str, Moment]:
+    def _snapshots(self, lease: str) -> dict[str, SpaceSnapshot]:
         """Take snapshots of all projects and of the server, which list the same projects."""
         while True:  # a project can be created or deleted while the snapshots are taken
             projects = {record.id for record in every_project(self._records)}
-            moments = {space: self._moment(lease, space) for space in sorted(projects)}
-            server = self._records.moment(SERVER)
+            snapshots = {space: self._snapshot(lease, space) for space in sorted(projects)}
+            server = self._records.snapshot(SERVER)
             if {record.id for record in _projects(server)} == projects:
-                return {SERVER: server, **moments}
+                return {SERVER: server, **snapshots}
 
-    def _moment(self, lease: str, space: str) -> Moment:
+    def _snapshot(self, lease: str, space: str) -> SpaceSnapshot:
         """Lease a project, then take its snapshot.
 
-        `pinning` waits for a gc that is deleting at this time. The lease defers a later one.
+        `shared_lock` waits for a gc that is deleting at this time. The lease defers a later one.
         """
-        with self._chunks.pinning(space):
+        with self._chunks.shared_lock(space):
             try:
                 self._leases.add(lease, space)
             except KeyError:
                 raise Conflict("too many backups were begun at once", hint="begin again in a while") from None
-            return self._records.moment(space)
+            return self._records.snapshot(space)
 
     def _find(self, caller: Caller, backup: str) -> _Open:
         """Return an open backup of the caller, and extend its lease."""
@@ -217,11 +219,11 @@ class Backups:
         # The beginning of the id is enough to identify the backup in the log.
         self._records.commit(SERVER, [], [event(caller.name, action, backup[:8], None, after)])
 
-    def _space(self, caller: Caller, backup: str, space: str) -> Moment:
-        moment = self._find(caller, backup).moments.get(space)
-        if moment is None:
+    def _space(self, caller: Caller, backup: str, space: str) -> SpaceSnapshot:
+        snapshot = self._find(caller, backup).snapshots.get(space)
+        if snapshot is None:
             raise NotFound(f"no space {space[:64]!r} in this backup")
-        return moment
+        return snapshot
 
     def _make_room(self) -> None:
         """End the backups with the oldest last requests, so that one more is within the limit."""
@@ -235,7 +237,7 @@ class Backups:
 
     def _plain(self, space: str, chunk: str) -> bytes:
         """Return a decoded chunk as a raw frame."""
-        data = self._decoder.data(space, chunk)
+        data = self._chunk_reader.data(space, chunk)
         return chunk_frames.header(Frame(chunk, len(data), len(data))) + data
 
 
@@ -243,16 +245,16 @@ def _no_backup(backup: str) -> NotFound:
     return NotFound(f"no backup {backup[:32]!r} of yours is under way", hint="begin again: what was copied stays")
 
 
-def _projects(server: Moment) -> Sequence[Record]:
+def _projects(server: SpaceSnapshot) -> Sequence[Record]:
     """Return the projects in a snapshot of the server, those in the trash included; see `every_project`."""
     return [*server.tables.get("projects", ()), *server.tables.get(REMOVED, ())]
 
 
-def _about(moments: dict[str, Moment]) -> Iterator[BackupSpace]:
-    names = {record.id: record.data["name"] for record in _projects(moments[SERVER])}
-    for space, moment in moments.items():
-        records = sum(len(rows) for rows in moment.tables.values())
-        yield BackupSpace(space=space, name=names.get(space, ""), records=records, events=moment.count)
+def _about(snapshots: dict[str, SpaceSnapshot]) -> Iterator[BackupSpace]:
+    names = {record.id: record.data["name"] for record in _projects(snapshots[SERVER])}
+    for space, snapshot in snapshots.items():
+        records = sum(len(rows) for rows in snapshot.tables.values())
+        yield BackupSpace(space=space, name=names.get(space, ""), records=records, events=snapshot.count)
 
 
 def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -39,7 +39,7 @@ class StoredFrame:
         return codecs.link(self.head, self.payload[:LINK_SIZE])
 
 
-class Decoder:
+class ChunkReader:
     """Reads, decodes and verifies the chunks of a store.
 
     Parameters
@@ -62,7 +62,7 @@ class Decoder:
         try:
             data = self._chunks.get(space, chunk)
         except KeyError:
-            raise gone(chunk) from None
+            raise missing_chunk(chunk) from None
         return parse_frame(chunk, data)
 
     def head(self, space: str, chunk: str) -> Frame:
@@ -76,7 +76,7 @@ class Decoder:
         try:
             head = chunk_frames.read_header(self._chunks.start(space, chunk, HEADER_SIZE))
         except KeyError:
-            raise gone(chunk) from None
+            raise missing_chunk(chunk) from None
         except InvalidRequest:
             raise damaged(chunk) from None
         if head.chunk != chunk:
@@ -253,7 +253,7 @@ def false_size(path: str, chunk: str, stated: int, found: int) -> IntegrityError
     )
 
 
-def gone(chunk: str) -> IntegrityError:
+def missing_chunk(chunk: str) -> IntegrityError:
     """Return the error for a missing chunk."""
     return IntegrityError(f"the chunk {chunk[:12]} is gone from the disk", hint="`lmvp fsck` tells what else is")
 

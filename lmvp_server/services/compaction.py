@@ -30,13 +30,13 @@ from lmvp.core.chunk_frames import DELTA, RAW, Frame
 from lmvp.core.codecs import Encoded, Link
 from lmvp.errors import IntegrityError
 from lmvp_server.services.chunk_reader import (
-    Decoder,
+    ChunkReader,
     check_id,
     check_manifest_digest,
     false_size,
 )
-from lmvp_server.services.delta_graph import Links
-from lmvp_server.services.tensors import Measuring
+from lmvp_server.services.delta_graph import DeltaGraph
+from lmvp_server.services.tensors import TensorChanges
 from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore
 
@@ -98,7 +98,7 @@ class _Sharer:
     ----------
     space : str
         The other project.
-    links : Links
+    links : DeltaGraph
         Its deltas.
     keep : frozenset of str
         Chunks that must not become deltas there.
@@ -107,7 +107,7 @@ class _Sharer:
     """
 
     space: str
-    links: Links
+    links: DeltaGraph
     keep: frozenset[str]
     less: dict[str, int] = field(default_factory=dict)
 
@@ -123,8 +123,8 @@ class _Sharer:
 class _Work:
     """The state of one compaction of a project. Several threads encode chunks, and `lock` guards the other fields."""
 
-    links: Links
-    others: Mapping[str, Callable[[], Links]]
+    links: DeltaGraph
+    others: Mapping[str, Callable[[], DeltaGraph]]
     done: Compacted = field(default_factory=Compacted)
     lock: Lock = field(default_factory=Lock)
     sharers: dict[str, _Sharer] = field(default_factory=dict)
@@ -140,18 +140,23 @@ class Compaction:
     """Re-encodes the chunks of a store."""
 
     def __init__(
-        self, records: RecordStore, chunks: ChunkStore, versions: Versions, decoder: Decoder, measuring: Measuring
+        self,
+        records: RecordStore,
+        chunks: ChunkStore,
+        versions: Versions,
+        chunk_reader: ChunkReader,
+        tensor_changes: TensorChanges,
     ) -> None:
         self._records, self._chunks, self._versions = records, chunks, versions
-        self._decoder, self._measuring = decoder, measuring
+        self._chunk_reader, self._tensor_changes = chunk_reader, tensor_changes
 
     def run(
         self,
         space: str,
-        links: Links,
+        links: DeltaGraph,
         go_on: Callable[[], bool] = lambda: True,
         threads: int | None = None,
-        others: Mapping[str, Callable[[], Links]] | None = None,
+        others: Mapping[str, Callable[[], DeltaGraph]] | None = None,
     ) -> Compacted:
         """Encode the chunks of a project that can be smaller.
 
@@ -159,7 +164,7 @@ class Compaction:
         ----------
         space : str
             The project.
-        links : Links
+        links : DeltaGraph
             The deltas of the project. This method updates them.
         go_on : callable, optional
             Called between chunks. If it returns False, the rest waits for the next compaction.
@@ -286,11 +291,11 @@ class Compaction:
     def _measure(self, task: Task, go_on: Callable[[], bool]) -> bool:
         """Measure the changes since the first parent, unless they are stored; return False if `go_on` stopped it."""
         digest, parents = task.version.data["digest"], task.version.data["parents"]
-        if task.parent is None or self._measuring.kept(task.space, digest, parents[0]["digest"]):
+        if task.parent is None or self._tensor_changes.kept(task.space, digest, parents[0]["digest"]):
             return True
-        changes = self._measuring.measure(task.space, digest, parents[0]["digest"], go_on)
+        changes = self._tensor_changes.measure(task.space, digest, parents[0]["digest"], go_on)
         if changes is not None:
-            self._measuring.keep(task.space, digest, changes)
+            self._tensor_changes.keep(task.space, digest, changes)
         return changes is not None
 
     def _settle_sharer(self, sharer: _Sharer) -> None:
@@ -316,7 +321,7 @@ class Compaction:
 
     def _pack_chunk(self, task: Task, work: _Work, chunk: str, go_on: Callable[[], bool]) -> None:
         """Encode a chunk if that makes it smaller."""
-        if not go_on() or (head := self._decoder.head(task.space, chunk)).codec == DELTA:
+        if not go_on() or (head := self._chunk_reader.head(task.space, chunk)).codec == DELTA:
             return
         if head.size != task.slots.chunks[chunk]:  # manifest or header is damaged: do not replace the frame
             raise false_size(task.version.id, chunk, task.slots.chunks[chunk], head.size)
@@ -331,7 +336,7 @@ class Compaction:
                 work.give_back(chunk, sharers)
         if encoded is None:
             return
-        after = replace_frame(self._chunks, self._decoder, task.space, head, encoded)
+        after = replace_frame(self._chunks, self._chunk_reader, task.space, head, encoded)
         before = chunk_frames.HEADER_SIZE + head.payload
         for sharer in sharers:
             self._chunks.share(sharer.space, task.space, chunk)
@@ -356,10 +361,10 @@ class Compaction:
         """Return a smaller encoding of a chunk, or None."""
         if link is None and head.codec != RAW:  # already encoded standalone
             return None
-        data, dtype = self._decoder.data(task.space, head.chunk), task.slots.dtype(head.chunk)
+        data, dtype = self._chunk_reader.data(task.space, head.chunk), task.slots.dtype(head.chunk)
         found: Encoded | None = None
         if link is not None and dtype is not None:
-            found = codecs.encode_delta(data, dtype, self._decoder.data(task.space, link.base), link)
+            found = codecs.encode_delta(data, dtype, self._chunk_reader.data(task.space, link.base), link)
         if found is None and head.codec == RAW:
             found = codecs.encode(data, dtype)
         return found if found is not None and len(found.payload) < head.payload else None
@@ -383,7 +388,7 @@ class Compaction:
         return link
 
 
-def replace_frame(chunks: ChunkStore, decoder: Decoder, space: str, old: Frame, encoded: Encoded) -> int:
+def replace_frame(chunks: ChunkStore, chunk_reader: ChunkReader, space: str, old: Frame, encoded: Encoded) -> int:
     """Verify a new encoding of a chunk, and replace the stored frame with it; return its length in bytes.
 
     Raises
@@ -392,7 +397,7 @@ def replace_frame(chunks: ChunkStore, decoder: Decoder, space: str, old: Frame, 
         If it does not decode to the bytes of the chunk. The stored frame then stays.
     """
     head = Frame(old.chunk, old.size, len(encoded.payload), encoded.codec)
-    check_id(old.chunk, codecs.decode(head, encoded.payload, lambda base: decoder.data(space, base)))
+    check_id(old.chunk, codecs.decode(head, encoded.payload, lambda base: chunk_reader.data(space, base)))
     return chunks.replace(space, old.chunk, [chunk_frames.header(head), encoded.payload])
 
 

@@ -1,8 +1,8 @@
 """Contributions: versions that a contributor proposes and a maintainer accepts or declines.
 
-The record of a proposed version is in the table of versions, under a separate model id (`shelf`). Therefore gc, fsck
-and backups treat it like a version, but the lists of the model's versions do not show it. A decision is final. The
-files of a declined or withdrawn contribution stay as long as removed objects stay in the trash. Then `purging` deletes
+The record of a proposed version is in the table of versions, under a separate model id (`proposed_key`). Therefore gc,
+fsck and backups treat it like a version, but the lists of the model's versions do not show it. A decision is final. The
+files of a declined or withdrawn contribution stay as long as removed objects stay in the trash. Then `Trash` deletes
 them, and the record moves to the table `DELETED_CONTRIBUTIONS`.
 """
 
@@ -21,7 +21,7 @@ from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.paging import Page
 from lmvp_server.services.tensors import TensorDigests
-from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, next_number, shelf, version_id
+from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, next_number, proposed_key, version_id
 from lmvp_server.stores.base import Change, Document, Put, Record, RecordStore
 
 PROPOSED, ACCEPTED, DECLINED, WITHDRAWN = STATUSES = ("proposed", "accepted", "declined", "withdrawn")
@@ -90,7 +90,7 @@ class Contributions:
         if status and status not in STATUSES:
             raise InvalidArgument(f"status={status[:40]!r}", hint=f"one of {', '.join(STATUSES)}")
         home = self._catalog.find_project(caller, project)
-        models = {shelf(one.id): one for one in self._records.find(home.id, "models")}
+        models = {proposed_key(one.id): one for one in self._records.find(home.id, "models")}
         found = [
             (Place(home, models[one.data["model"]]), one)
             for table in ("versions", DELETED_CONTRIBUTIONS)
@@ -113,7 +113,7 @@ class Contributions:
         if not _NAME.fullmatch(revision):
             return None
         place = self._catalog.find_model(caller, project, model)
-        id_ = version_id(shelf(place.model.id), int(revision[1:]))
+        id_ = version_id(proposed_key(place.model.id), int(revision[1:]))
         found = self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
         return None if found is None else self._shown(place, found)
 
@@ -167,7 +167,7 @@ class Contributions:
             right = access.PROPOSE if status == WITHDRAWN else access.WRITE
             access.require(caller, right, project)
             found = self._open(place, number)
-            own = caller.owner or (bool(caller.user) and found.data["contribution"]["by"] == caller.user)
+            own = caller.is_operator or (bool(caller.user) and found.data["contribution"]["by"] == caller.user)
             if status == WITHDRAWN and not own:
                 raise AccessDenied(f"c{number} is of {found.data['author']}", hint="a maintainer can decline it")
             events = [_event(caller, f"contribution.{_VERBS[status]}", place, found, reason or None)]
@@ -208,7 +208,7 @@ class Contributions:
         digits = number.lower().removeprefix("c")
         found = None
         if digits.isascii() and digits.isdigit() and len(digits) < 12:
-            id_ = version_id(shelf(place.model.id), int(digits))
+            id_ = version_id(proposed_key(place.model.id), int(digits))
             found = self._records.get(place.space, "versions", id_)
             found = found or self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
         if found is None:

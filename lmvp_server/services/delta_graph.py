@@ -16,7 +16,7 @@ from lmvp.errors import InvalidRequest
 from lmvp_server.stores.base import ChunkStore
 
 
-class Links:
+class DeltaGraph:
     """The deltas of one project.
 
     Parameters
@@ -32,7 +32,7 @@ class Links:
             self._leaning[link.base].add(chunk)
 
     @classmethod
-    def read(cls, chunks: ChunkStore, space: str) -> Links:
+    def read(cls, chunks: ChunkStore, space: str) -> DeltaGraph:
         """Read the links of a project from the first bytes of all its frames."""
         found = ((chunk, link_of(chunks, space, chunk)) for chunk in chunks.chunks(space))
         return cls({chunk: link for chunk, link in found if link is not None})

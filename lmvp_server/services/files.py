@@ -15,7 +15,7 @@ from lmvp.core.schemas import WantedChunks
 from lmvp.errors import IntegrityError, InvalidRequest, NotFound
 from lmvp_server.services.access import Caller
 from lmvp_server.services.chunk_reader import (
-    Decoder,
+    ChunkReader,
     StoredFrame,
     check_id,
     codec_turn,
@@ -70,8 +70,8 @@ class Order:
 class Files:
     """Use cases of the bytes of a version."""
 
-    def __init__(self, chunks: ChunkStore, versions: Versions, decoder: Decoder) -> None:
-        self._chunks, self._versions, self._decoder = chunks, versions, decoder
+    def __init__(self, chunks: ChunkStore, versions: Versions, chunk_reader: ChunkReader) -> None:
+        self._chunks, self._versions, self._chunk_reader = chunks, versions, chunk_reader
 
     def wanted(self, caller: Caller, project: str, model: str, revision: str, body: WantedChunks) -> Order:
         """Check that a version has the requested chunks, and which chunks of the client deltas can depend on.
@@ -119,15 +119,15 @@ class Files:
         IntegrityError
             If the chunk, or one that it depends on, is missing or damaged, or has another size than in the manifest.
         """
-        stored = self._decoder.frame(order.space, chunk)
+        stored = self._chunk_reader.frame(order.space, chunk)
         if stored.head.size != order.sizes[chunk]:
-            found = self._decoder.length(order.space, chunk, order.sizes[chunk])
+            found = self._chunk_reader.length(order.space, chunk, order.sizes[chunk])
             raise _false_size(chunk, order.sizes[chunk], found)
         if not order.accept and stored.head.codec == RAW:
             check_id(chunk, stored.payload)
             return stored.whole
         if not order.accept:
-            return _raw(chunk, self._decoder.data(order.space, chunk))
+            return _raw(chunk, self._chunk_reader.data(order.space, chunk))
         link = stored.link
         with codec_turn:  # limits the memory; raw frames above do not need it
             if link is not None and link.base in order.have and DELTA in order.accept:
@@ -135,7 +135,7 @@ class Files:
             return self._encoded(order, stored)
 
     def _as_stored(self, order: Order, stored: StoredFrame) -> bytes:
-        self._decoder.verify(order.space, stored)
+        self._chunk_reader.verify(order.space, stored)
         return stored.whole
 
     def _encoded(self, order: Order, stored: StoredFrame) -> bytes:
@@ -143,7 +143,7 @@ class Files:
         base = order.counterpart(chunk)
         if base is None and stored.head.codec in order.accept - {DELTA}:
             return self._as_stored(order, stored)
-        data = self._decoder.data(order.space, chunk)
+        data = self._chunk_reader.data(order.space, chunk)
         dtype = order.slots.dtype(chunk) if order.slots else None
         encoded = self._delta(order, data, dtype, base) if base and dtype else None
         if encoded is None and stored.head.codec in order.accept - {DELTA}:
@@ -157,7 +157,7 @@ class Files:
 
     def _delta(self, order: Order, data: Buffer, dtype: str, base: str) -> Encoded | None:
         try:
-            old = self._decoder.data(order.space, base)
+            old = self._chunk_reader.data(order.space, base)
         except IntegrityError:  # the chunk of the client can be missing or damaged on the server: send without it
             return None
         return codecs.encode_delta(data, dtype, old, Link(base, 1))  # depth 1: the client has its base decoded
@@ -179,7 +179,7 @@ class Files:
         if found is None:
             near = suggest(path, [file.path for file in manifest.files])
             raise NotFound(f"no file {path!r} in {project}/{model}@{revision}", hint=near and f"did you mean {near!r}?")
-        self._decoder.check_sizes(space, [found])
+        self._chunk_reader.check_sizes(space, [found])
         return space, found
 
     def read(self, space: str, part: Part) -> bytes:
@@ -190,7 +190,7 @@ class Files:
         IntegrityError
             If the chunk is missing or damaged, or has another size than the manifest states.
         """
-        data = self._decoder.data(space, part.chunk)
+        data = self._chunk_reader.data(space, part.chunk)
         if len(data) != part.length:
             raise _false_size(part.chunk, part.length, len(data))
         return bytes(memoryview(data)[part.offset : part.offset + part.size])

@@ -24,9 +24,9 @@ from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import event
 from lmvp_server.services.catalog import SERVER, Catalog, Place
-from lmvp_server.services.chunk_reader import Decoder, read_manifest
+from lmvp_server.services.chunk_reader import ChunkReader, read_manifest
 from lmvp_server.services.clock import now
-from lmvp_server.services.delta_graph import Links, link_of
+from lmvp_server.services.delta_graph import DeltaGraph, link_of
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.pushes import Pushes
@@ -46,14 +46,14 @@ class _Way:
     ----------
     source, target : str
         The projects.
-    there, here : Links
+    there, here : DeltaGraph
         The deltas of the source and of the target.
     """
 
     source: str
     target: str
-    there: Links
-    here: Links
+    there: DeltaGraph
+    here: DeltaGraph
 
 
 class Forks:
@@ -65,13 +65,13 @@ class Forks:
         chunks: ChunkStore,
         catalog: Catalog,
         versions: Versions,
-        decoder: Decoder,
+        chunk_reader: ChunkReader,
         upkeep: Upkeep,
         pushes: Pushes,
         digests: TensorDigests,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
-        self._decoder, self._upkeep, self._pushes, self._digests = decoder, upkeep, pushes, digests
+        self._chunk_reader, self._upkeep, self._pushes, self._digests = chunk_reader, upkeep, pushes, digests
 
     def fork(self, caller: Caller, project: str, model: str, to: str) -> Document:
         """Copy a model with all its versions, without its aliases; return the new model.
@@ -103,10 +103,10 @@ class Forks:
                 raise Conflict(f"{origin.reference} has no version yet", hint="a fork begins with what there is")
             for digest in dict.fromkeys(one.data["digest"] for one in versions):  # do not copy damage to a new project
                 manifest = read_manifest(self._chunks, origin.space, digest)
-                self._decoder.check_sizes(origin.space, manifest.files)
+                self._chunk_reader.check_sizes(origin.space, manifest.files)
                 # Quick, because `_verify_tensors` has read the bytes, except for versions that were pushed since.
                 self._digests.require_stored(origin.space, manifest)
-                check_headers(self._decoder, origin.space, manifest)
+                check_headers(self._chunk_reader, origin.space, manifest)
             if home.id != origin.space:
                 self._take_all(origin.space, home.id, [one.data["digest"] for one in versions])
             self._write(caller, origin, home, wanted.model, versions)
@@ -120,7 +120,7 @@ class Forks:
         versions = self._records.find(origin.space, "versions", {"model": origin.model.id})
         for digest in dict.fromkeys(one.data["digest"] for one in versions):
             manifest = read_manifest(self._chunks, origin.space, digest)
-            self._decoder.check_sizes(origin.space, manifest.files)
+            self._chunk_reader.check_sizes(origin.space, manifest.files)
             self._digests.require_stored(origin.space, manifest)
 
     def contribute(self, caller: Caller, project: str, model: str, revision: str, message: str) -> Document:
@@ -246,7 +246,7 @@ class Forks:
         # The target can have the base as a deeper delta than the source. The depth in this frame would then be wrong,
         # so the chunk is stored raw.
         if base is not None and way.here.depth(base) >= depth:
-            data = self._decoder.data(way.source, chunk)
+            data = self._chunk_reader.data(way.source, chunk)
             self._chunks.put(way.target, chunk, [chunk_frames.header(Frame(chunk, len(data), len(data))), data])
             return
         try:

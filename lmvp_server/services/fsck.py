@@ -25,7 +25,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import Audit, recorded
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
-from lmvp_server.services.chunk_reader import Decoder, read_manifest
+from lmvp_server.services.chunk_reader import ChunkReader, read_manifest
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.tensors import TensorDigests
 from lmvp_server.services.versions import name_of, version_id
@@ -82,7 +82,7 @@ class _User(NamedTuple):
     size: int
 
 
-class Checking:
+class Fsck:
     """Use cases of fsck."""
 
     def __init__(
@@ -90,11 +90,11 @@ class Checking:
         records: RecordStore,
         chunks: ChunkStore,
         series: SeriesStore,
-        decoder: Decoder,
+        chunk_reader: ChunkReader,
         audit: Audit,
         digests: TensorDigests,
     ) -> None:
-        self._records, self._chunks, self._series, self._decoder = records, chunks, series, decoder
+        self._records, self._chunks, self._series, self._chunk_reader = records, chunks, series, chunk_reader
         self._audit, self._digests = audit, digests
 
     def check(
@@ -259,7 +259,7 @@ class Checking:
             hint = getattr(error, "hint", None) or "`lmvp fsck --repair` writes it anew"
             found.add("records", f"the records of {where}: {error}", hint)
             if repair:
-                self._records.renew(space)
+                self._records.rewrite_files(space)
         with found.noting("events", f"the events of {where}"):
             self._records.verify(space)
 
@@ -278,7 +278,7 @@ class Checking:
     def _check_headers(self, space: str, version: Record, reference: str, manifest: Manifest, found: _Findings) -> None:
         """Report a version whose manifest disagrees with the headers of its files. Older servers accepted these."""
         try:
-            check_headers(self._decoder, space, manifest)
+            check_headers(self._chunk_reader, space, manifest)
         except InvalidManifest as error:
             if self._is_there(space, version.id):
                 found.add("version", f"{reference}: {error.message}", FALSE_TENSORS)
@@ -308,7 +308,7 @@ class Checking:
         """Decode a chunk, and compare its size with the manifests that name it."""
         found.chunks += 1
         try:
-            size = len(self._decoder.data(space, chunk))
+            size = len(self._chunk_reader.data(space, chunk))
         except IntegrityError as error:
             self._report_damage(space, chunk, users, repair, found, error.message)
             return
@@ -347,7 +347,7 @@ class Checking:
         )
         found.add("chunk", what, "`lmvp fsck --repair` stores it without a base")
         if repair:
-            data = self._decoder.data(space, chunk)
+            data = self._chunk_reader.data(space, chunk)
             self._chunks.replace(space, chunk, [chunk_frames.header(Frame(chunk, len(data), len(data))), data])
 
     def _is_there(self, space: str, version: str) -> bool:
@@ -371,13 +371,13 @@ class Checking:
 
     def _link(self, space: str, chunk: str) -> codecs.Link | None:
         try:
-            return self._decoder.frame(space, chunk).link
+            return self._chunk_reader.frame(space, chunk).link
         except IntegrityError:
             return None
 
     def _is_whole(self, space: str, chunk: str) -> bool:
         try:
-            self._decoder.data(space, chunk)
+            self._chunk_reader.data(space, chunk)
         except IntegrityError:
             return False
         return True

@@ -23,9 +23,9 @@ from lmvp.core.chunk_alignment import Slots
 from lmvp.core.chunk_frames import HEADER_SIZE
 from lmvp.core.codecs import Encoded, Link
 from lmvp.errors import IntegrityError, StorageFull
-from lmvp_server.services.chunk_reader import Decoder, read_manifest
+from lmvp_server.services.chunk_reader import ChunkReader, read_manifest
 from lmvp_server.services.compaction import replace_frame
-from lmvp_server.services.delta_graph import Links
+from lmvp_server.services.delta_graph import DeltaGraph
 from lmvp_server.services.push_quota import LIFETIME
 from lmvp_server.services.pushes import StagedPush
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore
@@ -67,7 +67,7 @@ class Leases:
             self._held[lease], self._seen[lease] = set(), time.monotonic()
 
     def add(self, lease: str, space: str) -> None:
-        """Add a project to a lease. The caller must be `pinning` it, so that no deletion is in progress there.
+        """Add a project to a lease. The caller must hold its `shared_lock`, so that no deletion is in progress there.
 
         Raises
         ------
@@ -159,17 +159,17 @@ class Marked:
 class Sweeping:
     """Use case: gc of one project."""
 
-    def __init__(self, records: RecordStore, chunks: ChunkStore, decoder: Decoder, leases: Leases) -> None:
-        self._records, self._chunks, self._decoder, self._leases = records, chunks, decoder, leases
+    def __init__(self, records: RecordStore, chunks: ChunkStore, chunk_reader: ChunkReader, leases: Leases) -> None:
+        self._records, self._chunks, self._chunk_reader, self._leases = records, chunks, chunk_reader, leases
 
-    def sweep(self, space: str, links: Links, go_on: Callable[[], bool] = lambda: True) -> Swept:
+    def sweep(self, space: str, links: DeltaGraph, go_on: Callable[[], bool] = lambda: True) -> Swept:
         """Delete unreferenced data of a project. Do nothing while a backup holds a lease of the project.
 
         Parameters
         ----------
         space : str
             The id of the project.
-        links : Links
+        links : DeltaGraph
             The delta dependencies of the project. They are updated.
         go_on : callable
             Called before each chunk that is encoded again. If it returns False, nothing is deleted.
@@ -194,7 +194,7 @@ class Sweeping:
         self._count(space, marked)
         return swept
 
-    def would_free(self, space: str, links: Links, without: Collection[str]) -> Swept:
+    def would_free(self, space: str, links: DeltaGraph, without: Collection[str]) -> Swept:
         """Return the result of a gc as if versions, given by the ids of their records, did not exist.
 
         Delete nothing.
@@ -257,23 +257,23 @@ class Sweeping:
 
     # -- encoding chunks again whose delta base is deleted
 
-    def _move(self, space: str, links: Links, dead: set[str], chunk: str, dtype: str | None) -> int:
+    def _move(self, space: str, links: DeltaGraph, dead: set[str], chunk: str, dtype: str | None) -> int:
         """Encode a chunk with another delta base, or standalone. Return the bytes that it grows."""
         encoded, grown, link = self._moved(space, links, dead, chunk, dtype)
-        replace_frame(self._chunks, self._decoder, space, self._decoder.head(space, chunk), encoded)
+        replace_frame(self._chunks, self._chunk_reader, space, self._chunk_reader.head(space, chunk), encoded)
         links.note(chunk, link)
         return grown
 
     def _moved(
-        self, space: str, links: Links, dead: set[str], chunk: str, dtype: str | None
+        self, space: str, links: DeltaGraph, dead: set[str], chunk: str, dtype: str | None
     ) -> tuple[Encoded, int, Link | None]:
         """Return the new encoding of a chunk, the bytes that it grows, and its new dependency."""
-        data, base = self._decoder.data(space, chunk), _first_alive(links, dead, chunk)
+        data, base = self._chunk_reader.data(space, chunk), _first_alive(links, dead, chunk)
         delta, link = None, None
         if base is not None and dtype is not None:
             link = Link(base, links.depth(base) + 1)
             # None if a sample shows that a delta saves too little; the chunk is then standalone.
-            delta = codecs.encode_delta(data, dtype, self._decoder.data(space, base), link)
+            delta = codecs.encode_delta(data, dtype, self._chunk_reader.data(space, base), link)
         encoded = delta or codecs.encode(data, dtype)
         grown = HEADER_SIZE + len(encoded.payload) - self._size(space, chunk)
         return encoded, grown, link if delta else None
@@ -286,8 +286,8 @@ class Sweeping:
 
     # -- deleting
 
-    def _delete(self, space: str, links: Links, marked: Marked, dead: set[str], grown: int) -> Swept:
-        with self._chunks.sweeping(space):
+    def _delete(self, space: str, links: DeltaGraph, marked: Marked, dead: set[str], grown: int) -> Swept:
+        with self._chunks.exclusive_lock(space):
             if self._leases.holds(space):  # a backup started meanwhile
                 return Swept(0, -grown)
             self._mark_more(space, marked)
@@ -327,12 +327,12 @@ class Sweeping:
             return False
 
 
-def _leaning(links: Links, dead: Iterable[str], needed: Collection[str]) -> list[str]:
+def _leaning(links: DeltaGraph, dead: Iterable[str], needed: Collection[str]) -> list[str]:
     """Return the referenced chunks that depend on an unreferenced one."""
     return [chunk for base in sorted(dead) for chunk in links.leaning_on(base) if chunk in needed]
 
 
-def _first_alive(links: Links, dead: set[str], chunk: str) -> str | None:
+def _first_alive(links: DeltaGraph, dead: set[str], chunk: str) -> str | None:
     """Return the first delta base in the chain of a chunk that is not deleted; None if there is no such base."""
     base = links.base(chunk)
     for _ in range(codecs.DEPTH_LIMIT):

@@ -13,7 +13,7 @@ from lmvp.core import containers, safetensors
 from lmvp.core.manifest import File, Manifest, Tensor
 from lmvp.core.safetensors import Span
 from lmvp.errors import DamagedFile, InvalidManifest
-from lmvp_server.services.chunk_reader import Decoder
+from lmvp_server.services.chunk_reader import ChunkReader
 from lmvp_server.services.tensors import TensorReader
 
 HEADER_LIMIT = 64 << 20
@@ -28,7 +28,7 @@ SUFFIX = ".safetensors"
 _HINT = "`lmvp push MODEL FILE` reads the header of the file"
 
 
-def check_headers(decoder: Decoder, project: str, manifest: Manifest) -> None:
+def check_headers(chunk_reader: ChunkReader, project: str, manifest: Manifest) -> None:
     """Check that the tensors that a manifest lists for each safetensors file are those of the file's header.
 
     A file without listed tensors is not read. In a version with an ONNX model, names can be missing or differ: the
@@ -47,7 +47,7 @@ def check_headers(decoder: Decoder, project: str, manifest: Manifest) -> None:
             listed[tensor.path][tensor.name] = tensor
     if not listed:
         return
-    reader = _HeaderReader(decoder, project, manifest)
+    reader = _HeaderReader(chunk_reader, project, manifest)
     is_partial = any(containers.is_onnx(file.path) for file in manifest.files)
     for file in manifest.files:
         if file.path in listed:
@@ -57,8 +57,8 @@ def check_headers(decoder: Decoder, project: str, manifest: Manifest) -> None:
 class _HeaderReader:
     """Reads the headers of a version within the limits of bytes."""
 
-    def __init__(self, decoder: Decoder, project: str, manifest: Manifest) -> None:
-        self._tensors = TensorReader(decoder, project, manifest)
+    def __init__(self, chunk_reader: ChunkReader, project: str, manifest: Manifest) -> None:
+        self._tensors = TensorReader(chunk_reader, project, manifest)
         distinct = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
         self._decoded = _FREE + _TIMES * sum(distinct.values())
         self._text = HEADER_LIMIT

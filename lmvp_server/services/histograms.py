@@ -16,7 +16,7 @@ from lmvp.core.schemas import Histogram, Histograms, encode_float
 from lmvp.errors import InvalidArgument, NotFound
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
-from lmvp_server.services.chunk_reader import Decoder
+from lmvp_server.services.chunk_reader import ChunkReader
 from lmvp_server.services.tensors import TensorReader
 from lmvp_server.services.versions import Versions
 
@@ -40,8 +40,8 @@ _KEPT = 8192
 class TensorHistograms:
     """The use case of `…/histograms`."""
 
-    def __init__(self, catalog: Catalog, versions: Versions, decoder: Decoder) -> None:
-        self._catalog, self._versions, self._decoder = catalog, versions, decoder
+    def __init__(self, catalog: Catalog, versions: Versions, chunk_reader: ChunkReader) -> None:
+        self._catalog, self._versions, self._chunk_reader = catalog, versions, chunk_reader
         # Versions are immutable, so a cached value stays correct. A manifest can be large: the cache has only four.
         self._contents = lru_cache(4)(self._read_content)
         self._spread = lru_cache(_KEPT)(self._measured)
@@ -142,7 +142,7 @@ class TensorHistograms:
 
     def _blocks(self, space: str, digest: str, name: str) -> Iterator[Buffer]:
         manifest, tensors = self._contents(space, digest)
-        return TensorReader(self._decoder, space, manifest).some_blocks(tensors[name], BLOCKS)
+        return TensorReader(self._chunk_reader, space, manifest).some_blocks(tensors[name], BLOCKS)
 
     def _read_content(self, space: str, digest: str) -> tuple[Manifest, Mapping[str, Tensor]]:
         manifest = manifests.decode(self._versions.manifest_bytes(space, digest))

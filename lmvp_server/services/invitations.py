@@ -31,7 +31,7 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, 
 DAYS_MOST = 30
 """The longest lifetime of an invitation, in days."""
 
-_SETUP = Caller("setup", owner=True, scope="admin")
+_SETUP = Caller("setup", is_operator=True, scope="admin")
 """The creator of the invitation of the first admin, before there is an account."""
 
 

@@ -27,7 +27,7 @@ from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp_server.process import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
-from lmvp_server.services.tensors import Measuring
+from lmvp_server.services.tensors import TensorChanges
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import Record
 
@@ -72,8 +72,8 @@ State = Mapping[str, LayerState]
 class LayerStrips:
     """The use case of `…/layers`. The states of versions are immutable, so the last used ones are cached in memory."""
 
-    def __init__(self, catalog: Catalog, versions: Versions, measuring: Measuring) -> None:
-        self._catalog, self._versions, self._measuring = catalog, versions, measuring
+    def __init__(self, catalog: Catalog, versions: Versions, tensor_changes: TensorChanges) -> None:
+        self._catalog, self._versions, self._tensor_changes = catalog, versions, tensor_changes
         self._states: OrderedDict[tuple[str, str], State] = OrderedDict()
         self._layers = 0
         self._lock = Lock()
@@ -143,7 +143,7 @@ class LayerStrips:
         parent = _first_parent(version)
         # If the parent is deleted, the strip compares with another version, for which there is no measurement.
         known = parent and self._versions.in_project(place.space, parent)
-        kept = self._measuring.kept(place.space, version.data["digest"], parent) if known else None
+        kept = self._tensor_changes.kept(place.space, version.data["digest"], parent) if known else None
         found: dict[str, list[tuple[bool, Amount | None]]] = {}
         for name, amount in kept.tensors.items() if kept else ():
             layer = layer_of(name)

@@ -14,7 +14,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import recorded
 from lmvp_server.services.catalog import SERVER, every_project
 from lmvp_server.services.compaction import Compacted, Compaction, total
-from lmvp_server.services.delta_graph import Links
+from lmvp_server.services.delta_graph import DeltaGraph
 from lmvp_server.services.gc import Leases, Sweeping, Swept
 from lmvp_server.stores.base import ChunkStore, Document, RecordStore
 
@@ -42,7 +42,7 @@ class Upkeep:
     ) -> None:
         self._records, self._chunks = records, chunks
         self._compaction, self._sweeping, self._leases = compaction, sweeping, leases
-        self._links: dict[str, Links] = {}
+        self._links: dict[str, DeltaGraph] = {}
         self._lock = Lock()
 
     # -- requested by admins
@@ -73,7 +73,7 @@ class Upkeep:
         with self._lock:
             yield
 
-    def links(self, space: str) -> Links:
+    def links(self, space: str) -> DeltaGraph:
         """Return the delta dependencies of a project. Use and update them only while `undisturbed` is held."""
         return self._links_of(space)
 
@@ -106,7 +106,7 @@ class Upkeep:
 
     def forget(self, space: str) -> int:
         """Delete the data of a project without a record, and return the bytes freed; 0 if a backup still needs it."""
-        with self._lock, self._chunks.sweeping(space):
+        with self._lock, self._chunks.exclusive_lock(space):
             if self._leases.holds(space):
                 return 0
             others = self._spaces() - {space}
@@ -140,8 +140,8 @@ class Upkeep:
         """Return the ids of all projects that have data on disk."""
         return ({*self._records.spaces(), *self._chunks.projects()}) - {SERVER}
 
-    def _links_of(self, space: str) -> Links:
+    def _links_of(self, space: str) -> DeltaGraph:
         if space not in self._links:
             # Reading the dependencies reads the header of every chunk, so they are cached.
-            self._links[space] = Links.read(self._chunks, space)
+            self._links[space] = DeltaGraph.read(self._chunks, space)
         return self._links[space]

@@ -31,7 +31,7 @@ class ProjectRoles:
         found = self._records.find(SERVER, "projects", {"key": project.lower()}, limit=1)
         if not found or (caller.only and caller.only != found[0].id):
             return None
-        return OWNER if caller.admin or caller.owner else highest(self._roles(caller, found[0]))
+        return OWNER if caller.admin or caller.is_operator else highest(self._roles(caller, found[0]))
 
     def _roles(self, caller: Caller, project: Record) -> Iterator[str]:
         """Yield all roles of a caller: of the public, of everyone with an account, of the account and of its groups."""

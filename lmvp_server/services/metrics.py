@@ -52,7 +52,7 @@ LIVE_LIMIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CurveQuery:
     """A query for curves; see docs/api.md.
 
     Attributes
@@ -139,7 +139,7 @@ class Metrics:
         items = [_key_record(state) for state in found[begin : begin + page.limit]]
         return {"items": items, "next": str(begin + page.limit) if more else None, "total": len(found)}
 
-    def curves(self, caller: Caller, project: str, asked: Asked) -> list[Drawn]:
+    def curves(self, caller: Caller, project: str, asked: CurveQuery) -> list[Drawn]:
         """Return the requested curves. A run without a key has no curve of it.
 
         Raises
@@ -161,7 +161,7 @@ class Metrics:
                 )
         return curves
 
-    def batches(self, caller: Caller, project: str, asked: Asked) -> list[Callable[[], list[Drawn]]]:
+    def batches(self, caller: Caller, project: str, asked: CurveQuery) -> list[Callable[[], list[Drawn]]]:
         """Split the curves of an answer into batches. Each is a function that reads its curves when it is called.
 
         The answer is one batch if it is short. It is also one batch if its points can exceed `ANSWER_LIMIT`, which
@@ -186,15 +186,17 @@ class Metrics:
             points += size
         return [partial(self._batch, home, part, asked) for part in parts]
 
-    def _batch(self, home: Record, part: Sequence[tuple[Record, str]], asked: Asked) -> list[Drawn]:
+    def _batch(self, home: Record, part: Sequence[tuple[Record, str]], asked: CurveQuery) -> list[Drawn]:
         return [self._curve(home, run, key, asked) for run, key in part]
 
-    def _most(self, home: Record, run: Record, key: str, asked: Asked) -> int:
+    def _most(self, home: Record, run: Record, key: str, asked: CurveQuery) -> int:
         """Return an upper bound of the points of a curve, without reading them."""
         cancellation.check()
         return min(asked.points, self._series.count(home.id, run.id, key, None, None))
 
-    def _home_and_wanted(self, caller: Caller, project: str, asked: Asked) -> tuple[Record, list[tuple[Record, str]]]:
+    def _home_and_wanted(
+        self, caller: Caller, project: str, asked: CurveQuery
+    ) -> tuple[Record, list[tuple[Record, str]]]:
         home = self._catalog.find_project(caller, project)
         if not 1 <= asked.points <= POINTS_LIMIT:
             raise InvalidArgument(f"points={asked.points}: from 1 to {POINTS_LIMIT:,}")
@@ -208,7 +210,7 @@ class Metrics:
         found = {run.id: self._runs.incomplete(home.id, run.id) for run in (self._runs.find(home, run) for run in runs)}
         return "; ".join(f"run {run[:8]}: {missing}" for run, missing in found.items() if missing)
 
-    def _wanted(self, home: Record, runs: Sequence[Record], asked: Asked) -> list[tuple[Record, str]]:
+    def _wanted(self, home: Record, runs: Sequence[Record], asked: CurveQuery) -> list[tuple[Record, str]]:
         """Return the runs and keys of the requested curves."""
         known = {run.id: [state.name for state in self._series.keys(home.id, run.id)] for run in runs}
         every = {name for names in known.values() for name in names}
@@ -224,7 +226,7 @@ class Metrics:
             )
         return wanted
 
-    def _curve(self, home: Record, run: Record, key: str, asked: Asked) -> Drawn:
+    def _curve(self, home: Record, run: Record, key: str, asked: CurveQuery) -> Drawn:
         cancellation.check()
         first, last = _steps(asked) if asked.axis == "step" else (None, None)
         sample = self._series.sample(home.id, run.id, key, asked.points, first, last)
@@ -372,7 +374,7 @@ def _key_record(state: KeyState) -> KeyRecord:
     )
 
 
-def _steps(asked: Asked) -> tuple[int | None, int | None]:
+def _steps(asked: CurveQuery) -> tuple[int | None, int | None]:
     return _within_int64(asked.first), _within_int64(asked.last)
 
 
@@ -381,14 +383,14 @@ def _within_int64(step: float | None) -> int | None:
     return None if step is None else int(min(max(step, -9.2e18), 9.2e18))
 
 
-def _by_time(points: Columns, asked: Asked) -> Columns:
+def _by_time(points: Columns, asked: CurveQuery) -> Columns:
     """Return the points of a range of times, in the order of their times."""
     order = points.times.argsort(kind="stable")
     inside = _inside(points.times[order], asked)
     return _rows(points, order[inside])
 
 
-def _by_key(points: Columns, other: Columns, asked: Asked) -> tuple[Columns, Any]:
+def _by_key(points: Columns, other: Columns, asked: CurveQuery) -> tuple[Columns, Any]:
     """Return points and, for each, the value of another key at its step or the last step before it.
 
     The points are in the order of this value. Points before the first step of the other key are left out.
@@ -400,7 +402,7 @@ def _by_key(points: Columns, other: Columns, asked: Asked) -> tuple[Columns, Any
     return _rows(points, order), axis[order]
 
 
-def _inside(values: Any, asked: Asked) -> Any:
+def _inside(values: Any, asked: CurveQuery) -> Any:
     low = float("-inf") if asked.first is None else asked.first
     high = float("inf") if asked.last is None else asked.last
     return (values >= low) & (values <= high)

@@ -40,13 +40,13 @@ from lmvp_server.services import (
 from lmvp_server.services.access import Caller
 from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
-from lmvp_server.services.chunk_reader import Decoder, codec_turn
+from lmvp_server.services.chunk_reader import ChunkReader, codec_turn
 from lmvp_server.services.clock import now
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.tensors import TensorDigests
-from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, shelf, version_id
+from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, proposed_key, version_id
 from lmvp_server.stores.base import Change, ChunkStore, Document, Put, Record, RecordStore
 
 _PUSH = re.compile(r"[0-9a-f]{32}")
@@ -125,7 +125,7 @@ class Pushes:
         chunks: ChunkStore,
         catalog: Catalog,
         versions: Versions,
-        decoder: Decoder,
+        chunk_reader: ChunkReader,
         runs: Runs,
         digests: TensorDigests,
         *,
@@ -133,7 +133,7 @@ class Pushes:
         limits: PushLimits = _LIMITS,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
-        self._decoder, self._runs, self._digests = decoder, runs, digests
+        self._chunk_reader, self._runs, self._digests = chunk_reader, runs, digests
         self._shared = shared
         self._open: dict[tuple[str, str], OpenPush] = {}
         self._quota = PushQuota(chunks, limits)
@@ -150,7 +150,7 @@ class Pushes:
         """
         push = self._prepare(caller, project, model, body)
         self._require_free(caller, push)
-        with self._chunks.pinning(push.place.space):  # gc must not delete a chunk between the check and the staging
+        with self._chunks.shared_lock(push.place.space):  # gc must not delete a chunk between the check and the staging
             push.missing = self._lacking(push)
             self._check_sizes(push, push.missing)
             push.sent = sum(push.sizes[chunk] for chunk in push.missing)
@@ -260,7 +260,7 @@ class Pushes:
 
     def _check_headers(self, push: OpenPush) -> None:
         with _unreadable(push):
-            check_headers(self._decoder, push.place.space, push.manifest)
+            check_headers(self._chunk_reader, push.place.space, push.manifest)
 
     # -- push in one request
 
@@ -292,7 +292,7 @@ class Pushes:
                 hint="a delta leans on a chunk of the version that the push was told as its base",
             )
         try:
-            return self._decoder.data(push.place.space, base)
+            return self._chunk_reader.data(push.place.space, base)
         except IntegrityError as error:
             raise Conflict(f"{error.message}; a delta leans on it", hint="send the chunk by itself") from None
 
@@ -406,7 +406,7 @@ class Pushes:
             for chunk in file.chunks:
                 if chunk.id in push.proved or chunk.id in missing:
                     continue
-                found = self._decoder.length(push.place.space, chunk.id, chunk.size)
+                found = self._chunk_reader.length(push.place.space, chunk.id, chunk.size)
                 if found != chunk.size:
                     raise InvalidManifest(
                         f"{file.path!r} states {chunk.size:,} bytes for the chunk {chunk.id[:12]}, which has {found:,}",
@@ -419,10 +419,10 @@ class Pushes:
         ours = {"push": push_id, "model": place.model.id}
         found = self._records.find(place.space, "versions", ours, limit=1)
         found = found or self._records.find(
-            place.space, "versions", {"push": push_id, "model": shelf(place.model.id)}, limit=1
+            place.space, "versions", {"push": push_id, "model": proposed_key(place.model.id)}, limit=1
         )
         found = found or self._records.find(
-            place.space, DELETED_CONTRIBUTIONS, {"push": push_id, "model": shelf(place.model.id)}, limit=1
+            place.space, DELETED_CONTRIBUTIONS, {"push": push_id, "model": proposed_key(place.model.id)}, limit=1
         )
         if not found:
             return None
@@ -452,7 +452,7 @@ class Pushes:
 
     def _finish(self, caller: Caller, push: OpenPush) -> Document:
         self._require_run(caller, push.place, push.body)  # again, because the run can be new since the push began
-        with self._chunks.pinning(push.place.space):
+        with self._chunks.shared_lock(push.place.space):
             missing = sorted(self._lacking(push))
             if missing:
                 raise _missing(push, missing)
@@ -494,8 +494,8 @@ class Pushes:
         version = self._version(caller, push, number, self._parents(push, latest))
         self._chunks.put_manifest(space, version["digest"], _with_parents(push.manifest, version["parents"]))
         about = {"status": "proposed", "by": caller.user, "reason": "", "accepted": 0, "comments": []}
-        version |= {"model": shelf(model.id), "contribution": about}
-        id_ = version_id(shelf(model.id), number)
+        version |= {"model": proposed_key(model.id), "contribution": about}
+        id_ = version_id(proposed_key(model.id), number)
         event = {"at": version["created_at"], "who": version["author"], "action": "contribution.propose",
                  "what": f"{push.place.reference}@c{number}", "before": None,
                  "after": {"digest": version["digest"], "message": version["message"]}}  # fmt: skip

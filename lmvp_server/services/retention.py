@@ -99,7 +99,7 @@ class Retention:
                 for model in self._records.find(project.id, "models"):
                     if model.data.get("keep") and go_on():
                         # The rule was set by a maintainer; its caller needs every right, and names the rule in events.
-                        rule = Caller("retention rule", owner=True, scope="admin")
+                        rule = Caller("retention rule", is_operator=True, scope="admin")
                         self._take_away(rule, Place(project, model), model.data["keep"])
 
     def _going(self, place: Place, rule: str) -> list[Record]:

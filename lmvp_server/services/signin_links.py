@@ -163,7 +163,7 @@ class SignInLinks:
         if kind == "own":
             if self._sessions.operator_credential not in {"", data["token"]}:
                 return None
-            return Caller(operator, owner=True, scope="admin", credential=data["token"])
+            return Caller(operator, is_operator=True, scope="admin", credential=data["token"])
         # `again` compares holder and generation. Scope and roles come from the current token.
         then = Caller(data["name"], scope="read", credential=data["token"], generation=data["generation"])
         holder = {"owner": True} if data["user"] == access.OPERATOR else {"user": data["user"]}

@@ -21,7 +21,7 @@ from lmvp.errors import IntegrityError, InvalidManifest
 from lmvp_server.process import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
-from lmvp_server.services.chunk_reader import Decoder, read_manifest
+from lmvp_server.services.chunk_reader import ChunkReader, read_manifest
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore, Record
 
@@ -40,8 +40,8 @@ class TensorReader:
         The id of the project.
     """
 
-    def __init__(self, decoder: Decoder, space: str, manifest: Manifest) -> None:
-        self._decoder, self._space = decoder, space
+    def __init__(self, chunk_reader: ChunkReader, space: str, manifest: Manifest) -> None:
+        self._chunk_reader, self._space = chunk_reader, space
         self._ids = {file.path: [chunk.id for chunk in file.chunks] for file in manifest.files}
         self._ends = {file.path: list(accumulate(chunk.size for chunk in file.chunks)) for file in manifest.files}
         self._sizes = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
@@ -78,7 +78,7 @@ class TensorReader:
     def _chunk(self, chunk: str) -> Buffer:
         """Return a decoded chunk. The last ones are cached, because small tensors share chunks."""
         if chunk not in self._kept:
-            data = self._decoder.data(self._space, chunk)
+            data = self._chunk_reader.data(self._space, chunk)
             if len(data) != self._sizes[chunk]:
                 raise IntegrityError(
                     f"the manifest states {self._sizes[chunk]:,} bytes for the chunk {chunk[:12]}, "
@@ -120,8 +120,8 @@ class TensorDigests:
     cached by chunk, so only the chunks that differ from earlier versions are read.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, chunk_reader: ChunkReader) -> None:
+        self._chunk_reader = chunk_reader
         self._proved: set[bytes] = set()
 
     def require_true(self, space: str, manifest: Manifest) -> None:
@@ -172,7 +172,7 @@ class TensorDigests:
             fact = place.fact
             if fact in self._proved:
                 continue
-            reader = reader or TensorReader(self._decoder, space, manifest)
+            reader = reader or TensorReader(self._chunk_reader, space, manifest)
             hasher = blake3()
             for block in reader.blocks(place.tensor):
                 hasher.update(block)
@@ -239,11 +239,11 @@ Tell = Callable[[int, int], None]
 """A progress callback: the number of compared bytes, and their total."""
 
 
-class Measuring:
+class TensorChanges:
     """Use cases of measured changes."""
 
-    def __init__(self, chunks: ChunkStore, catalog: Catalog, versions: Versions, decoder: Decoder) -> None:
-        self._chunks, self._catalog, self._versions, self._decoder = chunks, catalog, versions, decoder
+    def __init__(self, chunks: ChunkStore, catalog: Catalog, versions: Versions, chunk_reader: ChunkReader) -> None:
+        self._chunks, self._catalog, self._versions, self._chunk_reader = chunks, catalog, versions, chunk_reader
 
     def changes(self, caller: Caller, project: str, model: str, revision: str, against: str) -> Changes:
         """Return how much each tensor of a version changed since another one. Measure it now if it is not stored.
@@ -337,7 +337,7 @@ class Measuring:
 
         The identical tensors of a changed layer are included: the amount of a layer is the sum over all its tensors.
         """
-        readers = TensorReader(self._decoder, space, old), TensorReader(self._decoder, space, new)
+        readers = TensorReader(self._chunk_reader, space, old), TensorReader(self._chunk_reader, space, new)
         known = {tensor.name: tensor for tensor in old.tensors}
         pairs = [(known[after.name], after) for after in new.tensors if _same_form(known.get(after.name), after)]
         changed = {layer_of(after.name) for before, after in pairs if before.digest != after.digest}

@@ -94,7 +94,7 @@ class Tokens:
     @staticmethod
     def must_prove(caller: Caller) -> bool:
         """Whether the caller needs the password to create a token for itself."""
-        return caller.credential.startswith("session:") and not (caller.owner or caller.is_fresh)
+        return caller.credential.startswith("session:") and not (caller.is_operator or caller.is_fresh)
 
     def create_for_device(self, caller: Caller, name: str, scope: str) -> NewToken:
         """Create a token for a client whose login the caller approved; see `Devices`."""
@@ -174,7 +174,7 @@ class Tokens:
 
     def _owner(self, caller: Caller, name: str) -> Record | None:
         """Return the account of a new token; None for the operator's own token."""
-        if caller.owner and not name:
+        if caller.is_operator and not name:
             return None
         if name and not (caller.user and self._users.is_named(caller.user, name)):
             access.require(caller, access.ADMIN)

@@ -1,7 +1,7 @@
 """The trash: removal, restoring and permanent deletion of versions, models and projects.
 
-A removed version keeps its record under another key (`versions.gone`). A removed model or project moves to another
-table, but its contents stay in place. So gc, compaction, `fsck` and backups still include all of it.
+A removed version keeps its record under another key (`versions.removed_key`). A removed model or project moves to
+another table, but its contents stay in place. So gc, compaction, `fsck` and backups still include all of it.
 
 After the retention time, removed objects are deleted permanently, and so are the files of decided contributions. A
 decided contribution keeps its record: message, metrics, reason and comments.
@@ -23,7 +23,14 @@ from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, Place
 from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.maintenance import Upkeep, passed_over
 from lmvp_server.services.runs import REMOVED_RUNS
-from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, gone, next_number, shelf, version_id
+from lmvp_server.services.versions import (
+    DELETED_CONTRIBUTIONS,
+    Versions,
+    next_number,
+    proposed_key,
+    removed_key,
+    version_id,
+)
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 
 _HINT = "`lmvp undelete` lists what can be"
@@ -136,7 +143,7 @@ class Trash:
         standing = self._records.find(place.space, "versions", {"model": model.id})
         left = [one.data["number"] for one in standing if one.id not in ids]
         news = {"latest": left[-1] if left else 0, "last": next_number(model) - 1}
-        removed = {"model": gone(model.id), "removed": _mark(caller)}
+        removed = {"model": removed_key(model.id), "removed": _mark(caller)}
         return [
             *(
                 Put("versions", one.id, one.data | removed, expect=one.rev)
@@ -255,7 +262,7 @@ class Trash:
             if "removed" in run.data:
                 yield self._item("run", f"{name}/runs/{run.id}", run, run.data["name"])
         for model in self._records.find(home.id, "models"):
-            for one in self._records.find(home.id, "versions", {"model": gone(model.id)}):
+            for one in self._records.find(home.id, "versions", {"model": removed_key(model.id)}):
                 yield self._item("version", f"{name}/{model.data['name']}@v{one.data['number']}", one)
 
     def _item(self, kind: str, name: str, record: Record, title: str = "") -> RemovedItem:
@@ -411,7 +418,7 @@ class Trash:
             kept += self._records.find(project.id, REMOVED)
             kept += self._records.find(project.id, REMOVED_RUNS)
             for model in self._records.find(project.id, "models"):
-                kept += self._records.find(project.id, "versions", {"model": gone(model.id)})
+                kept += self._records.find(project.id, "versions", {"model": removed_key(model.id)})
         yield from (one.data["removed"]["at"] for one in kept if "removed" in one.data)
 
     def _decisions(self) -> Iterator[str]:
@@ -434,7 +441,7 @@ class Trash:
         """
         for table in ("models", REMOVED):
             for model in self._records.find(space, table):
-                for one in self._records.find(space, "versions", {"model": shelf(model.id)}):
+                for one in self._records.find(space, "versions", {"model": proposed_key(model.id)}):
                     about = one.data["contribution"]
                     accepted = version_id(model.id, about["accepted"]) if about["accepted"] else ""
                     is_there = accepted not in without and bool(self._records.get(space, "versions", accepted))
@@ -509,7 +516,7 @@ class Trash:
         for model in self._records.find(project.id, "models"):
             over = [
                 one
-                for one in self._records.find(project.id, "versions", {"model": gone(model.id)})
+                for one in self._records.find(project.id, "versions", {"model": removed_key(model.id)})
                 if one.data["removed"]["at"] <= before
             ]
             for one in over:
@@ -562,9 +569,11 @@ def _mark(caller: Caller) -> Document:
 
 def _model_changes(records: RecordStore, space: str, model: str) -> list[Change]:
     """Return the changes that delete everything of a model: versions (also proposed or removed ones) and aliases."""
-    deleted = records.find(space, DELETED_CONTRIBUTIONS, {"model": shelf(model)})
+    deleted = records.find(space, DELETED_CONTRIBUTIONS, {"model": proposed_key(model)})
     versions = [
-        one for of in (model, shelf(model), gone(model)) for one in records.find(space, "versions", {"model": of})
+        one
+        for of in (model, proposed_key(model), removed_key(model))
+        for one in records.find(space, "versions", {"model": of})
     ]
     return [
         *(Delete("versions", one.id, expect=one.rev) for one in versions),

@@ -101,7 +101,7 @@ class Users:
     def me(self, caller: Caller) -> User:
         """Return the account of the caller. For the operator, return an account with every right."""
         access.require(caller, access.ENTER)
-        if caller.owner:
+        if caller.is_operator:
             return User(name=caller.name, admin=True, service=True)
         return _shown(self._own(caller))
 
@@ -215,7 +215,7 @@ class Users:
         ProofRequired
             If both are missing or wrong.
         """
-        if not caller.owner:
+        if not caller.is_operator:
             self._passwords.prove(caller, self._own(caller), password)
 
     def change(self, caller: Caller, name: str, given: UserChange) -> User:
@@ -369,7 +369,7 @@ class Users:
                 return None
             return Caller(
                 operator,
-                owner=True,
+                is_operator=True,
                 scope=scope,
                 only=only,
                 credential=credential,

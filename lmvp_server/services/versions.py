@@ -26,7 +26,7 @@ from lmvp_server.stores.base import ChunkStore, Document, Put, Record, RecordSto
 
 
 @dataclass(frozen=True)
-class Asked:
+class VersionQuery:
     """A query for versions of a list; see `filters` for the language.
 
     Parameters
@@ -55,7 +55,7 @@ class Asked:
         return {"items": shown[: page.limit], "next": more, "total": len(found)}
 
 
-EVERY = Asked()
+EVERY = VersionQuery()
 """The query for all versions, newest first."""
 
 _FOR_FILTERS = ("name", "text")
@@ -84,12 +84,12 @@ def version_id(model: str, number: int) -> str:
     return f"{model}-{number}"
 
 
-def shelf(model: str) -> str:
+def proposed_key(model: str) -> str:
     """Return the key that replaces the id of the model in records of proposed versions."""
     return f"{model}:c"
 
 
-def gone(model: str) -> str:
+def removed_key(model: str) -> str:
     """Return the key that replaces the id of the model in records of removed versions."""
     return f"{model}:gone"
 
@@ -116,14 +116,14 @@ class Versions:
 
     # -- reading
 
-    def of_model(self, caller: Caller, project: str, model: str, page: Page, asked: Asked = EVERY) -> Document:
+    def of_model(self, caller: Caller, project: str, model: str, page: Page, asked: VersionQuery = EVERY) -> Document:
         """List the versions of a model, newest first, or as the query specifies."""
         place = self._catalog.find_model(caller, project, model)
         ours = {"model": place.model.id}
         names, name = self._aliases(place.space, ours), place.model.data["name"]
         return self._listing(place.space, ours, page, lambda record: _listed(record, project, name, names), asked)
 
-    def of_project(self, caller: Caller, project: str, page: Page, asked: Asked = EVERY) -> Document:
+    def of_project(self, caller: Caller, project: str, page: Page, asked: VersionQuery = EVERY) -> Document:
         """List the versions of all models of a project, newest first, or as the query specifies."""
         home = self._catalog.find_project(caller, project)
         names, name = self._aliases(home.id, {}), home.data["name"]
@@ -240,7 +240,7 @@ class Versions:
     def removed(self, place: Place, number: int) -> Record | None:
         """Return the record of a removed version that can be restored, or None."""
         found = self._records.get(place.space, "versions", version_id(place.model.id, number))
-        return found if found and found.data["model"] == gone(place.model.id) else None
+        return found if found and found.data["model"] == removed_key(place.model.id) else None
 
     def by_digest(self, place: Place, digest: str) -> Record | None:
         """Return the record of a version by its full digest, or None."""
@@ -294,7 +294,7 @@ class Versions:
         return found
 
     def _find_contribution(self, place: Place, revision: Revision) -> Record:
-        id_ = version_id(shelf(place.model.id), int(revision.value[1:]))
+        id_ = version_id(proposed_key(place.model.id), int(revision.value[1:]))
         found = self._records.get(place.space, "versions", id_)
         if found is not None:
             return found
@@ -395,7 +395,7 @@ class Versions:
         where: Mapping[str, Any],
         page: Page,
         present: Callable[[Record], Document],
-        asked: Asked = EVERY,
+        asked: VersionQuery = EVERY,
     ) -> Document:
         if asked is not EVERY:
             every = map(present, self._records.find(space, "versions", where, newest_first=True))

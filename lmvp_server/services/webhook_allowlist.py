@@ -53,7 +53,7 @@ _IN_THE_LAST_BITS = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class WebhookAllowlist:
     """The hosts and networks to which webhooks can be sent. By default, all are rejected.
 
     Attributes
@@ -69,7 +69,7 @@ class Targets:
     networks: tuple[Network, ...] = ()
 
     @classmethod
-    def parse(cls, rules: Sequence[str]) -> Targets:
+    def parse(cls, rules: Sequence[str]) -> WebhookAllowlist:
         """Parse the values of `--webhook-to`.
 
         Raises
@@ -79,7 +79,7 @@ class Targets:
 
         Examples
         --------
-        >>> Targets.parse(["*.example.org", "10.1.0.0/16"]).check_host("hooks.example.org")
+        >>> WebhookAllowlist.parse(["*.example.org", "10.1.0.0/16"]).check_host("hooks.example.org")
         """
         names, networks = [], []
         for rule in rules:

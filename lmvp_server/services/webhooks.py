@@ -26,7 +26,7 @@ from lmvp_server.services.audit import event, head_of
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.users import Users
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.stores.base import Delete, Document, Put, Record, RecordStore
 
 log = logging.getLogger("lmvp_server")
@@ -103,8 +103,10 @@ def sign(secret: str, id_: str, at: str, body: bytes) -> str:
 class Webhooks:
     """Use cases of webhooks."""
 
-    def __init__(self, records: RecordStore, catalog: Catalog, targets: Targets, users: Users, roles: Roles) -> None:
-        self._records, self._catalog, self._targets = records, catalog, targets
+    def __init__(
+        self, records: RecordStore, catalog: Catalog, allowlist: WebhookAllowlist, users: Users, roles: Roles
+    ) -> None:
+        self._records, self._catalog, self._allowlist = records, catalog, allowlist
         self._users, self._roles = users, roles
         self._passed: dict[str, int] = {}  # for each webhook, the last event that was skipped because it is not wanted
 
@@ -129,7 +131,7 @@ class Webhooks:
             If the project has the maximum number of webhooks.
         """
         home = self._home(caller, project)
-        host = self._targets.check_url(new.url).hostname
+        host = self._allowlist.check_url(new.url).hostname
         events = _checked_events(new.events)
         if len(self._of(home.id)) >= LIMIT:
             raise Conflict(f"{home.data['name']!r} has {LIMIT} webhooks", hint="take one away first")

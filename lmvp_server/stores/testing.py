@@ -41,11 +41,11 @@ class RecordStoreContract:
             event = {"who": "ada", "action": "put", "after": {"n": number, "x": [0.1, None, "ü"]}}
             store.commit("p1", [Put("things", f"t{number}", {"n": number, "color": "red"})], [event])
         store.commit("p1", [Put("things", "t0", {"n": 0, "color": "blue"}), Delete("things", "t4")])
-        moment = store.moment("p1")
+        snapshot = store.snapshot("p1")
         store.commit("p1", [Put("things", "later", {"n": 9})], [{"who": "grace", "action": "put"}])
-        assert (moment.count, len(list(moment.events()))) == (5, 5)
+        assert (snapshot.count, len(list(snapshot.events()))) == (5, 5)
         store.commit("p2", [Put("things", "old", {"n": 1})], [{"who": "ada", "action": "put"}])
-        store.restore("p2", moment)
+        store.restore("p2", snapshot)
         store = self.reopen(store)
         rows = store.find("p2", "things")
         assert [(row.id, row.seq, row.rev) for row in rows] == [("t0", 1, 2), ("t1", 2, 1), ("t2", 3, 1), ("t3", 4, 1)]
@@ -59,7 +59,7 @@ class RecordStoreContract:
         store.verify("p2")
         store = self.reopen(store)
         assert store.count("p2", "things") == 5
-        assert store.moment("nowhere").count == 0
+        assert store.snapshot("nowhere").count == 0
 
     def test_put_get(self, store: RecordStore) -> None:
         """A record is returned with equal data and revision 1."""
@@ -428,16 +428,16 @@ class ChunkStoreContract:
         order: list[str] = []
 
         def sweep() -> None:
-            with store.sweeping("p1"):
+            with store.exclusive_lock("p1"):
                 order.append("swept")
 
-        with store.pinning("p1"), store.pinning("p1"):
+        with store.shared_lock("p1"), store.shared_lock("p1"):
             thread = threading.Thread(target=sweep)
             thread.start()
-            with store.sweeping("p2"):
+            with store.exclusive_lock("p2"):
                 order.append("pinned")
         thread.join()
-        with store.pinning("p1"):
+        with store.shared_lock("p1"):
             assert order == ["pinned", "swept"]
 
     def test_many_writers_of_one_chunk(self, store: ChunkStore) -> None:

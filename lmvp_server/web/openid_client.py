@@ -37,7 +37,7 @@ from lmvp.errors import (
 )
 from lmvp_server.services.access import Caller
 from lmvp_server.services.identities import Identity
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.settings import Provider
 
 if TYPE_CHECKING:
@@ -363,7 +363,7 @@ class OpenId:
             self._is_internal = _is_internal(address)
             return
         try:
-            Targets().check_address(text)
+            WebhookAllowlist().check_address(text)
         except AccessDenied:
             if not (self._is_internal and _is_internal(address)):
                 raise ProviderFailed(

@@ -15,7 +15,7 @@ from lmvp.errors import LmvpError
 from lmvp_server.process import cancellation
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
-from lmvp_server.services.metrics import Asked, as_curves
+from lmvp_server.services.metrics import CurveQuery, as_curves
 from lmvp_server.services.paging import Page
 from lmvp_server.services.tensors import AT_ONCE
 
@@ -85,7 +85,7 @@ class ServiceSource:
     def changes(self, before: Version, after: Version) -> Changes:
         """Return the amount of change of each tensor between two versions of a project."""
         against = f"{before.model}@{before.name}"
-        return self._services.measuring.changes(self._caller, after.project, after.model, after.name, against)
+        return self._services.tensor_changes.changes(self._caller, after.project, after.model, after.name, against)
 
     def histograms(self, name: str, tensors: Sequence[str], /, *, bins: int = 28, against: str = "") -> Histograms:
         """Return histograms of the values of tensors of a version, and of another version as `[model]@revision`."""
@@ -97,7 +97,7 @@ class ServiceSource:
         self, project: str, runs: Iterable[str], keys: Iterable[str] = (), *, points: int = 1000, axis: str = "step"
     ) -> Curves:
         """Return curves of several runs and metrics."""
-        asked = Asked(tuple(runs), tuple(keys), points, *self._range, axis)
+        asked = CurveQuery(tuple(runs), tuple(keys), points, *self._range, axis)
         return as_curves(self._services.metrics.curves(self._caller, project, asked))
 
     def metric_keys(self, project: str, run: str) -> list[KeyRecord]:

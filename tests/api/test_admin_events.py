@@ -19,7 +19,7 @@ from lmvp_server.routes import PAGES, ROUTES
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.services.webhooks import PATIENCE
 from lmvp_server.stores.base import Put
 from lmvp_server.web.pages.base import ConsolePage
@@ -125,7 +125,7 @@ def logs(services):
 
 @pytest.fixture
 def served(tmp_path):
-    with Served(tmp_path / "data", webhook_to=Targets.parse(["127.0.0.0/8"])) as served:
+    with Served(tmp_path / "data", webhook_to=WebhookAllowlist.parse(["127.0.0.0/8"])) as served:
         yield served
 
 
@@ -384,4 +384,4 @@ def test_webhook_that_the_server_gives_up_is_recorded(served):
 
 
 def operator_of(served):
-    return Caller("ada", owner=True, scope="admin", roles=served.services.roles)
+    return Caller("ada", is_operator=True, scope="admin", roles=served.services.roles)

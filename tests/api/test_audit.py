@@ -76,7 +76,7 @@ def forge(records, folder, how):
         events[2]["who"] = "somebody else"
     else:
         events.pop()
-    tables = old.moment(space).tables
+    tables = old.snapshot(space).tables
     new.commit(space, [Put(name, each.id, each.data) for name, rows in tables.items() for each in rows], events)
     old.close(), new.close()
     for path in (records / "projects").glob(f"{space}.*"):

@@ -26,7 +26,7 @@ from lmvp_server.http.queues import (
     run_in_pool,
 )
 from lmvp_server.services.runs import Runs
-from lmvp_server.services.tensors import Measuring
+from lmvp_server.services.tensors import TensorChanges
 
 DIFF = "/p/p/m/-/diff?from=v1&to=v2"
 
@@ -36,15 +36,15 @@ class Gate:
 
     def __init__(self, monkeypatch):
         self.open, self.begun = threading.Event(), []
-        real = Measuring.changes
+        real = TensorChanges.changes
 
-        def changes(measuring, caller, *args):
+        def changes(tensor_changes, caller, *args):
             if not caller.known:
                 self.begun.append(caller.name)
                 assert self.open.wait(60), "the gate did not open"
-            return real(measuring, caller, *args)
+            return real(tensor_changes, caller, *args)
 
-        monkeypatch.setattr(Measuring, "changes", changes)
+        monkeypatch.setattr(TensorChanges, "changes", changes)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def held(served, monkeypatch):
 
         return call
 
-    for owner, name in ((Measuring, "changes"), (Measuring, "measured"), (Runs, "of_project")):
+    for owner, name in ((TensorChanges, "changes"), (TensorChanges, "measured"), (Runs, "of_project")):
         monkeypatch.setattr(owner, name, holding(getattr(owner, name)))
     yield begun
     gate.set()

@@ -13,7 +13,7 @@ from lmvp.client.models import Client
 from lmvp_server.api import sse
 from lmvp_server.routes import API, PAGES, ROUTES
 from lmvp_server.services.audit import Audit
-from lmvp_server.services.chunk_reader import Decoder
+from lmvp_server.services.chunk_reader import ChunkReader
 from lmvp_server.services.metrics import Metrics
 
 SMALL = {  # one record or one short list, whatever is stored; of the operator and admins, any list
@@ -178,7 +178,7 @@ FILE = "/projects/p/models/m/versions/v1/files/weights.safetensors"
 
 @pytest.mark.parametrize(("method", "headers"), [("HEAD", {}), ("GET", {}), ("GET", {"Range": "bytes=0-3"})])
 def test_chunks_of_a_file_are_looked_at_in_a_costly_thread(served, threads, method, headers):
-    seen = threads(Decoder, "check_sizes")
+    seen = threads(ChunkReader, "check_sizes")
     assert served(method, FILE, None, headers=headers).ok
     assert seen == ["lmvp-costly"]
 
@@ -186,7 +186,7 @@ def test_chunks_of_a_file_are_looked_at_in_a_costly_thread(served, threads, meth
 def test_chunks_of_a_file_that_the_client_has_are_looked_at_in_a_costly_thread(served, threads):
     """A 304 confirms the file of the client, so it must not confirm one of a false size."""
     digest = served("HEAD", FILE, None).headers["ETag"]
-    seen = threads(Decoder, "check_sizes")
+    seen = threads(ChunkReader, "check_sizes")
     answer = served("GET", FILE, None, headers={"If-None-Match": digest})
     assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", digest)
     assert served("GET", FILE, None, headers={"If-None-Match": '"other"'}).status_code == 200

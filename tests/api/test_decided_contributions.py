@@ -57,7 +57,7 @@ def sizes(shop):
 
 
 def sound(shop):
-    return shop.services.checking.check(ADA, False, lambda *_: None, ())["problems"] == []
+    return shop.services.fsck.check(ADA, False, lambda *_: None, ())["problems"] == []
 
 
 def test_declined_contribution_frees_its_bytes_after_the_time_of_removed_objects(shop):

@@ -24,7 +24,7 @@ from lmvp.core.server_file import ServerFile
 from lmvp.errors import LmvpError
 from lmvp_server.data_folder import DataFolder
 from lmvp_server.services import Services, chunk_reader
-from lmvp_server.services.metrics import Asked
+from lmvp_server.services.metrics import CurveQuery
 
 pytestmark = pytest.mark.soak
 
@@ -136,12 +136,12 @@ def store(tmp_path_factory):
         chunk_frames.read_header(path.read_bytes()[: chunk_frames.HEADER_SIZE]).codec == chunk_frames.DELTA
         for path in chunks(folder)
     )
-    shop.services.measuring.changes(ADA, "p", "m", "3", "m@2")
+    shop.services.tensor_changes.changes(ADA, "p", "m", "3", "m@2")
 
     before = set(chunks(folder))
     shop.push(weights(9, 1, rows=1), model="other")  # its chunk is set aside, and pushed again
     flip(max(set(chunks(folder)) - before, key=lambda path: path.stat().st_size), 60, 1)
-    shop.services.checking.check(ADA, True)
+    shop.services.fsck.check(ADA, True)
     shop.push(weights(9, 1, rows=1), model="other", message="again")
     services = shop.services
     for run in (LIVE, SEALED, BROKEN):
@@ -159,7 +159,7 @@ def store(tmp_path_factory):
     shop.services.series.settle(shop.space, BROKEN)
     add_points(shop.services, LIVE, range(5))
     for space in ("server", shop.space):
-        shop.services.records.renew(space)
+        shop.services.records.rewrite_files(space)
     shop.services.catalog.create_model(ADA, "p", "empty")
     shop.services.catalog.create_project(ADA, "q")
     shop.push(trees[0], model="third")
@@ -190,7 +190,7 @@ def chunks(folder):
 def fsck(services):
     """Return the problems that fsck names; where it cannot begin, the reason."""
     try:
-        return [problem.what for problem in services.checking.check(ADA, False)["problems"]]
+        return [problem.what for problem in services.fsck.check(ADA, False)["problems"]]
     except LmvpError as error:
         return [error.message]
 
@@ -225,7 +225,7 @@ def read(store, shop):
             ("manifest", model, number),
             lambda model=model, number=number: services.versions.manifest(ADA, "p", model, str(number))[1],
         )
-    keep("changes", lambda: services.measuring.changes(ADA, "p", "m", "3", "m@2"))
+    keep("changes", lambda: services.tensor_changes.changes(ADA, "p", "m", "3", "m@2"))
     for run in (LIVE, SEALED, BROKEN):
         keep(("incomplete", run), lambda run=run: services.metrics.incomplete(ADA, "p", [run]))
         keep(("curves", run), lambda run=run: curves(services, run))
@@ -234,7 +234,7 @@ def read(store, shop):
 
 
 def curves(services, run):
-    found = services.metrics.curves(ADA, "p", Asked((run,), (), points=100_000))
+    found = services.metrics.curves(ADA, "p", CurveQuery((run,), (), points=100_000))
     return {(one.key, *point) for one in found for point in points_of(one.columns)}
 
 

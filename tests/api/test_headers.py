@@ -154,7 +154,7 @@ def test_names_of_an_onnx_model_may_differ_from_those_of_its_weights(shop):
 def test_fsck_names_a_version_with_other_tensors(shop, monkeypatch):
     commit(shop, manifest_of(HONEST), model="honest")
     commit_false(shop, monkeypatch)
-    found = shop.services.checking.check(ADA, False)["problems"]
+    found = shop.services.fsck.check(ADA, False)["problems"]
     assert [(one.kind, one.what.partition(":")[0]) for one in found] == [("version", "p/m@v1")]
     assert "the manifest lists the tensor 'enc' of 'w.safetensors'" in found[0].what
     assert found[0].hint == "remove the version, and push its files again: older servers took wrong tensors"

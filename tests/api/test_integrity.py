@@ -179,7 +179,7 @@ def folder(tmp_path_factory):
         trees.append(step(trees[-1], seed))
     for tree in trees:
         shop.push(tree, "net")
-    shop.services.measuring.changes(ADA, "p", "net", "5", "net@4")
+    shop.services.tensor_changes.changes(ADA, "p", "net", "5", "net@4")
     push_honest(shop)
     with pytest.MonkeyPatch.context() as patch:
         push_false(shop, 4, patch)
@@ -327,7 +327,7 @@ def test_fsck_names_damage_that_no_version_depends_on(shop):
     flip(shop.folder / "manifests" / shop.space / manifest[:2] / manifest[2:], 30)
     open_push, _, _ = shop.begin(weights(5, 1))
     flip(shop.folder / "staging" / shop.space / open_push)
-    found = {one.kind: one.what for one in shop.services.checking.check(ADA, repair=False)["problems"]}
+    found = {one.kind: one.what for one in shop.services.fsck.check(ADA, repair=False)["problems"]}
     assert sorted(found) == ["chunk", "manifest", "push"]
     assert lost[:12] in found["chunk"]
     assert "no version has it" in found["chunk"]
@@ -344,9 +344,9 @@ def test_fsck_names_a_delta_that_is_not_deeper_than_its_base(shop):
     chunk = next(one for n in range(1, 6) for one in shop.chunks_of(n) if links.depth(one) == 3)
     path = shop.folder / "chunks" / shop.space / chunk[:2] / chunk[2:]
     flip(path, HEADER_SIZE + 32, 0x02)  # a depth of 1 on a base of depth 2
-    (problem,) = shop.services.checking.check(ADA, repair=True)["problems"]
+    (problem,) = shop.services.fsck.check(ADA, repair=True)["problems"]
     assert (problem.kind, chunk[:12] in problem.what) == ("chunk", True)
-    assert shop.services.checking.check(ADA, repair=False)["problems"] == []
+    assert shop.services.fsck.check(ADA, repair=False)["problems"] == []
 
 
 def test_compaction_leaves_damaged_data_and_its_neighbours_as_they_are(shop, monkeypatch):
@@ -364,7 +364,7 @@ def test_compaction_leaves_damaged_data_and_its_neighbours_as_they_are(shop, mon
     before = path.read_bytes()
     shop.services.upkeep.compact(ADA)
     assert path.read_bytes() == before
-    assert {one.kind for one in shop.services.checking.check(ADA, repair=False)["problems"]} == {"chunk", "manifest"}
+    assert {one.kind for one in shop.services.fsck.check(ADA, repair=False)["problems"]} == {"chunk", "manifest"}
 
 
 def test_restore_names_a_version_of_false_size(server, tmp_path):

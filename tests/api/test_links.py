@@ -55,9 +55,9 @@ def template(tmp_path_factory):
         if number == 1:
             services.series.settle(home.id, RUN)
     for space in services.records.spaces():
-        services.records.renew(space)
+        services.records.rewrite_files(space)
     services.aliases.move(ADA, "p", "m", "best", "v1")  # behind the snapshot
-    services.measuring.changes(ADA, "p", "m", "v2", "v1")  # makes a note
+    services.tensor_changes.changes(ADA, "p", "m", "v2", "v1")  # makes a note
     services.close()
     return folder
 
@@ -87,7 +87,7 @@ def use(services):
         lambda: services.aliases.move(ADA, "p", "m", "best", "v2"),
         lambda: services.upkeep.compact(ADA),
         lambda: services.upkeep.end_old_pushes(lambda: True),
-        lambda: services.records.renew(home.id),
+        lambda: services.records.rewrite_files(home.id),
     ):
         with suppress(IntegrityError):
             work()
@@ -107,7 +107,7 @@ def test_link_in_the_place_of_a_file_is_not_followed(folder, tmp_path, kind):
             except IntegrityError as error:
                 found.append(error.message)
             try:
-                found += [str(one) for one in services.checking.check(ADA, False)["problems"]]
+                found += [str(one) for one in services.fsck.check(ADA, False)["problems"]]
             except IntegrityError as error:
                 found.append(error.message)
         finally:
@@ -139,7 +139,7 @@ def test_link_that_waits_for_a_temporary_file_is_replaced(folder, tmp_path):
     (folder / "records" / "server.json.tmp").symlink_to(target)
     services = Services.open(folder)
     try:
-        services.records.renew("server")
+        services.records.rewrite_files("server")
     finally:
         services.close()
     assert target.read_text() == "theirs"
@@ -162,7 +162,7 @@ def test_link_that_waits_for_a_log_is_not_written_to(folder, tmp_path, name):
         link.symlink_to(target)
         use(services)
         with suppress(IntegrityError):
-            services.records.renew("server")
+            services.records.rewrite_files("server")
     finally:
         with suppress(IntegrityError):
             services.close()
@@ -205,7 +205,7 @@ def test_folder_that_is_a_link_is_used(folder, tmp_path):
         (folder / name).symlink_to(tmp_path / name)
     services = Services.open(folder)
     try:
-        assert list(services.checking.check(ADA, False)["problems"]) == []
+        assert list(services.fsck.check(ADA, False)["problems"]) == []
         assert services.metrics.add(ADA, "p", RUN, NewPoints(values={"loss": 0.5}, step=9)).applied
     finally:
         services.close()

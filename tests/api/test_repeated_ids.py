@@ -9,7 +9,7 @@ from lmvp.core.schemas import Head, NewUser
 from lmvp.core.schemas.runs import NewPoints, NewRun
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.histograms import TensorHistograms
-from lmvp_server.services.metrics import Asked
+from lmvp_server.services.metrics import CurveQuery
 
 RUN = "a" * 32
 
@@ -63,7 +63,7 @@ def test_curves_and_streams_name_a_run_and_a_key_once(shop):
     services.runs.begin(ADA, home, NewRun(run=RUN))
     for step in range(10):
         services.metrics.add(ADA, "p", RUN, NewPoints(values={"loss": 0.5}, step=step))
-    curves = services.metrics.curves(ADA, "p", Asked((RUN,) * 9, ("loss",) * 9, 100, None, None, "step"))
+    curves = services.metrics.curves(ADA, "p", CurveQuery((RUN,) * 9, ("loss",) * 9, 100, None, None, "step"))
     assert [(one.run, one.key, one.count) for one in curves] == [(RUN, "loss", 10)]
     assert services.metrics.watched(ADA, "p", [RUN] * 9) == (home.id, [RUN])
 

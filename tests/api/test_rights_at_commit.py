@@ -28,11 +28,11 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
 from lmvp_server.services.sessions import xsrf_token
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.web.pages.base import mark
 
 OPERATOR_NAME = "the-operator"
-ROOT = Caller(OPERATOR_NAME, owner=True, scope="admin")
+ROOT = Caller(OPERATOR_NAME, is_operator=True, scope="admin")
 PASSWORD, OTHER = "correct horse battery", "another long password"
 HERE = "192.0.2.1"
 HOOK = NewWebhook(url="http://127.0.0.1/")
@@ -43,7 +43,7 @@ REFUSED = (NotAuthenticated, AccessDenied, NotFound)
 def services(tmp_path, monkeypatch):
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # argon2 at a cost that tests can pay
     monkeypatch.setattr(passwords, "_hasher", lambda: cheap)
-    services = Services.open(tmp_path / "data", shared=True, targets=Targets.parse(["127.0.0.1"]))
+    services = Services.open(tmp_path / "data", shared=True, allowlist=WebhookAllowlist.parse(["127.0.0.1"]))
     services.catalog.create_project(ROOT, "digits")
     for name in ("ada", "grace", "keeper"):
         services.users.add(ROOT, NewUser(name=name, password=PASSWORD, admin=name == "ada"))
@@ -172,7 +172,7 @@ def before_commit(services, monkeypatch, action, work):
 
 
 def kept(services):
-    moment = services.records.moment(SERVER)
+    moment = services.records.snapshot(SERVER)
     return {table: [(one.id, one.rev) for one in records] for table, records in moment.tables.items()}, moment.count
 
 

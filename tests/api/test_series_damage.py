@@ -17,7 +17,7 @@ from lmvp_server.restore import restore
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 
-ADA = Caller("ada", owner=True, scope="admin")
+ADA = Caller("ada", is_operator=True, scope="admin")
 RUN = "a" * 32
 
 

@@ -29,7 +29,7 @@ from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
 from lmvp_server.app import App
 from lmvp_server.routes import API
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.settings import Settings
 
 STATUS = {
@@ -47,7 +47,7 @@ class Running:
 
     def __init__(self, folder):
         self.folder = folder
-        settings = Settings(folder, quiet_seconds=3600, webhook_to=Targets.parse(["127.0.0.1"]))
+        settings = Settings(folder, quiet_seconds=3600, webhook_to=WebhookAllowlist.parse(["127.0.0.1"]))
         self.app, self._ready = App(settings), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()

@@ -269,7 +269,7 @@ def test_download_breaks_off_though_another_project_takes_the_name(served, model
 def test_progress_ends_though_another_project_takes_the_name(served, short, monkeypatch):
     name, _, token, replace = short
     release = threading.Event()
-    monkeypatch.setattr(type(served.services.measuring), "measured", lambda *_: release.wait(20))
+    monkeypatch.setattr(type(served.services.tensor_changes), "measured", lambda *_: release.wait(20))
     answer = served("POST", f"/projects/{name}/models/m/versions/1/changes", token, json={"against": "v1"}, stream=True)
     lines = answer.iter_lines(chunk_size=1)
     assert b"done" in next(lines)
@@ -359,13 +359,13 @@ def test_export_breaks_off_though_another_project_takes_the_name(served, short):
 def test_progress_ends_when_its_reader_is_disabled(served, monkeypatch):
     made = served.user("checker", admin=True)
     release = threading.Event()
-    check = type(served.services.checking).check
+    check = type(served.services.fsck).check
 
     def wait_first(*arguments):
         release.wait(20)
         return check(*arguments)
 
-    monkeypatch.setattr(type(served.services.checking), "check", wait_first)
+    monkeypatch.setattr(type(served.services.fsck), "check", wait_first)
     answer = served("POST", "/fsck", made["token"], json={}, stream=True)
     lines = answer.iter_lines(chunk_size=1)
     assert b"done" in next(lines)

@@ -126,7 +126,7 @@ def old(shop, monkeypatch):
 
 
 def test_fsck_names_false_tensor_digests(old):
-    found = old.services.checking.check(ADA, repair=False)["problems"]
+    found = old.services.fsck.check(ADA, repair=False)["problems"]
     assert sorted((one.kind, one.what) for one in found) == [
         ("version", "p/m@c1: wrong digest of the tensor 'fc0.weight', 'fc1.weight', 'fc2.weight'"),
         ("version", "p/m@v2: wrong digest of the tensor 'fc1.weight'"),
@@ -161,10 +161,10 @@ def test_verification_reads_each_chunk_once(shop, monkeypatch):
     decoded = []
     push_id, described, answer = shop.begin(tree)
     shop.send(push_id, described, answer.missing)
-    decoder = shop.services.pushes._decoder
-    data = type(decoder).data
+    chunk_reader = shop.services.pushes._chunk_reader
+    data = type(chunk_reader).data
     monkeypatch.setattr(
-        type(decoder), "data", lambda self, space, chunk: decoded.append(chunk) or data(self, space, chunk)
+        type(chunk_reader), "data", lambda self, space, chunk: decoded.append(chunk) or data(self, space, chunk)
     )
     shop.services.pushes.commit(ADA, "p", "m", push_id)
     assert len(decoded) == len(set(decoded)) > 2

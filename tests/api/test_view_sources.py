@@ -40,7 +40,7 @@ def sources(tmp_path_factory):
         client.update(NAME, network(0.7, head=np.zeros(4, "float32")), params={"lr": 0.1}, progress=False)
         client.diff(f"{NAME}@v1", f"{NAME}@v2")  # measures the changes, which strips show from then on
         client.diff(f"{NAME}@v2", f"{NAME}@v3")
-        yield client, ServiceSource(served.services, Caller("server", owner=True, scope="admin"))
+        yield client, ServiceSource(served.services, Caller("server", is_operator=True, scope="admin"))
 
 
 def forms(view, data):

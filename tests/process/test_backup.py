@@ -33,9 +33,9 @@ from lmvp_server.restore import restore
 from lmvp_server.services import Services
 from lmvp_server.services import backups as service
 from lmvp_server.services.access import Caller
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 
-ADA = Caller("ada", owner=True, scope="admin")
+ADA = Caller("ada", is_operator=True, scope="admin")
 RNG = np.random.default_rng(5)
 
 
@@ -74,7 +74,7 @@ def picture(services):
     """
     found = {}
     for space in services.records.spaces():
-        moment = services.records.moment(space)
+        moment = services.records.snapshot(space)
         rows = {table: [row_of(table, row) for row in rows] for table, rows in moment.tables.items() if rows}
         events = list(moment.events())
         while events and events[-1]["action"] in {"backup.begin", "backup.end", "server.gc", "server.restore"}:
@@ -91,7 +91,7 @@ def row_of(table, row):
 
 def opened(folder):
     services = Services.open(folder)
-    assert services.checking.check(ADA, repair=False)["problems"] == []
+    assert services.fsck.check(ADA, repair=False)["problems"] == []
     return services
 
 
@@ -156,7 +156,7 @@ def test_a_restored_folder_is_served(server, tmp_path, monkeypatch, capsys):
 
 def with_grants(folder):
     """Make a data folder with grants of each kind; return its services and the secrets of a token and a session."""
-    services = Services.open(folder, shared=True, targets=Targets.parse(["127.0.0.1"]))
+    services = Services.open(folder, shared=True, allowlist=WebhookAllowlist.parse(["127.0.0.1"]))
     services.catalog.create_project(ADA, "digits")
     services.users.add(ADA, NewUser(name="grace", password="correct horse battery"))
     services.members.set_member(ADA, "digits", "grace", "owner")
@@ -294,7 +294,7 @@ def test_going_on_without_what_is_damaged(server, tmp_path, capsys):
     assert main([*words, "--keep-going"]) == 9
     assert "lmvp fsck" in capsys.readouterr().err
     services = Services.open(tmp_path / "data")
-    problems = services.checking.check(ADA, repair=False)["problems"]
+    problems = services.fsck.check(ADA, repair=False)["problems"]
     services.close()
     assert problems
     assert all("chunk" in problem.what for problem in problems)
@@ -323,7 +323,7 @@ def test_a_manifest_that_is_gone_on_the_server(server, home, tmp_path):
         restore(tmp_path / "backup", tmp_path / "data")
     assert restore(tmp_path / "backup", tmp_path / "data", keep_going=True).versions == 5
     services = Services.open(tmp_path / "data")
-    problems = services.checking.check(ADA, repair=False)["problems"]
+    problems = services.fsck.check(ADA, repair=False)["problems"]
     services.close()
     assert [problem.kind for problem in problems] == ["manifest"]
 

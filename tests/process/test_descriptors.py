@@ -17,7 +17,7 @@ from support.in_process import TOKEN, Served
 from lmvp_server.http.limits import CONNECTIONS, DESCRIPTORS, FEWEST_CONNECTIONS, Limits
 from lmvp_server.process import log
 from lmvp_server.services.runs import Runs
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 
 QUICK = Limits(
     connections=12, per_address=12, header_seconds=0.4, idle_seconds=0.8, body_seconds=0.6, body_bytes=100,
@@ -397,7 +397,7 @@ def test_failing_search_for_webhook_events_pauses_longer_each_time(tmp_path, mon
 
     monkeypatch.setattr(notifier, "TICK", 0.02)
     tries = []
-    with Served(tmp_path / "data", webhook_to=Targets.parse(["hooks.example.org"])) as served:
+    with Served(tmp_path / "data", webhook_to=WebhookAllowlist.parse(["hooks.example.org"])) as served:
 
         def fail(_):
             tries.append(time.monotonic())

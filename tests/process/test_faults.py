@@ -68,7 +68,7 @@ def versions_of(shop):
 
 def check(shop, acknowledged):
     """What is there is whole and what it was; what was acknowledged is there, or gone."""
-    assert shop.services.checking.check(ADA, repair=False)["problems"] == []
+    assert shop.services.fsck.check(ADA, repair=False)["problems"] == []
     versions = versions_of(shop)
     for number, data in versions.items():
         tree = TREES[int(data["message"].removeprefix("tree ")) - 1]

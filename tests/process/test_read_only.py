@@ -20,7 +20,7 @@ from support.runs_over_http import begin, losses
 from lmvp import errors
 from lmvp.client.models import Client
 from lmvp_server.app import App
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.settings import Settings
 
 TOKEN = "t" * 40
@@ -35,7 +35,7 @@ class Serving:
 
     def __init__(self, data):
         self.data = data
-        hooks = Targets.parse(["hooks.example.org"])
+        hooks = WebhookAllowlist.parse(["hooks.example.org"])
         self.app = App(Settings(data, token=TOKEN, grace_seconds=5, quiet_seconds=3600, webhook_to=hooks))
         self.ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))

@@ -194,7 +194,7 @@ def test_damage_under_a_running_store_is_found_and_written_over(tmp_path, compac
     victim.write_bytes(data)
     with pytest.raises(IntegrityError, match=victim.name):
         store.verify_files("server")
-    store.renew("server")
+    store.rewrite_files("server")
     store.verify_files("server")
     store.commit("server", [Put("things", "more", {"color": "red"})], [{"what": "more"}])
     store.close()
@@ -477,7 +477,7 @@ def test_event_with_any_flipped_byte_is_named_and_never_served(tmp_path, snapsho
     store = open_store(tmp_path)
     write_some(store, [], [f"t{i}" for i in range(5)])
     if snapshot:
-        store.renew("p1")
+        store.rewrite_files("p1")
     store.close()
     file = tmp_path / "projects" / "p1.events.jsonl"
     data, lines = file.read_bytes(), file.read_bytes().splitlines()
@@ -513,7 +513,7 @@ def test_event_with_any_flipped_byte_is_named_and_never_served(tmp_path, snapsho
             with pytest.raises(IntegrityError, match=file.name):
                 store.verify("p1")
             with pytest.raises(IntegrityError, match=file.name):
-                list(store.moment("p1").events())
+                list(store.snapshot("p1").events())
         store.close()
         assert file.read_bytes() == flipped(data, at, at % 8)
 

@@ -39,7 +39,7 @@ from lmvp_server.app import App
 from lmvp_server.routes import API
 from lmvp_server.services import access, passwords
 from lmvp_server.services.catalog import SERVER
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.settings import Settings
 from lmvp_server.stores.base import Delete, Put
 from lmvp_server.web import openid_client as openid
@@ -147,7 +147,7 @@ class World:
         self.started, self._names = threading.Event(), itertools.count()
         self.provider = Provider() if find_spec("authlib") else None
         known = openid.Provider(self.provider.issuer, "lmvp") if self.provider else None
-        self.app = Running(Settings(data, webhook_to=Targets.parse(["127.0.0.1"]), openid=known))
+        self.app = Running(Settings(data, webhook_to=WebhookAllowlist.parse(["127.0.0.1"]), openid=known))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self.started.wait(30)

@@ -261,10 +261,10 @@ def test_a_webhook_that_fails_for_days_is_given_up(tmp_path, monkeypatch):
     from lmvp.core.schemas import NewWebhook
     from lmvp_server.services import Services
     from lmvp_server.services.access import Caller
-    from lmvp_server.services.webhook_allowlist import Targets
+    from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 
-    services = Services.open(tmp_path / "data", targets=Targets.parse(["127.0.0.1"]))
-    ada = Caller("ada", owner=True, scope="admin")
+    services = Services.open(tmp_path / "data", allowlist=WebhookAllowlist.parse(["127.0.0.1"]))
+    ada = Caller("ada", is_operator=True, scope="admin")
     services.catalog.create_project(ada, "digits")
     hooks: Webhooks = services.webhooks
     hooks.add(ada, "digits", NewWebhook(url="http://127.0.0.1:9/"))

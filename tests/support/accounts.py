@@ -12,7 +12,7 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Delete, Put
 
 NAME = "the-operator"
-ROOT = Caller(NAME, owner=True, scope="admin", credential="")
+ROOT = Caller(NAME, is_operator=True, scope="admin", credential="")
 PASSWORD, OTHER = "correct horse battery", "another long password"
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 ISSUER = "https://sign-in.example.org"

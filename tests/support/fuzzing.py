@@ -44,7 +44,7 @@ _LAUNCH = """
 import asyncio, json, os, re, signal, sys, threading
 from pathlib import Path
 from lmvp_server import app
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 from lmvp_server.settings import Settings
 
 def ready(_app):
@@ -59,7 +59,7 @@ def ready(_app):
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, count)
 
 folder, port = Path(sys.argv[1]), int(sys.argv[2])
-targets = Targets.parse(["127.0.0.0/8"])
+targets = WebhookAllowlist.parse(["127.0.0.0/8"])
 sys.exit(app.run(Settings(folder, port=port, quiet_seconds=float(sys.argv[4]), webhook_to=targets), ready))
 """
 

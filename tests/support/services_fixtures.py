@@ -6,14 +6,14 @@ from support.accounts import PASSWORD, ROOT, caller, token
 
 from lmvp.core.schemas import NewUser
 from lmvp_server.services import Services, passwords
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 
 
 @pytest.fixture
 def services(tmp_path, monkeypatch):
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # argon2 as it is, at a cost that tests can pay
     monkeypatch.setattr(passwords, "_hasher", lambda: cheap)
-    services = Services.open(tmp_path / "data", shared=True, targets=Targets.parse(["127.0.0.1"]))
+    services = Services.open(tmp_path / "data", shared=True, allowlist=WebhookAllowlist.parse(["127.0.0.1"]))
     services.catalog.create_project(ROOT, "digits")
     for name in ("ada", "grace"):
         services.users.add(ROOT, NewUser(name=name, password=PASSWORD, admin=name == "ada"))

@@ -12,9 +12,9 @@ from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
-from lmvp_server.services.delta_graph import Links
+from lmvp_server.services.delta_graph import DeltaGraph
 
-ADA = Caller("ada", owner=True, scope="admin")
+ADA = Caller("ada", is_operator=True, scope="admin")
 
 
 class Maintains:
@@ -87,7 +87,7 @@ class Shop:
         return self.services.catalog.find_project(ADA, "p").id
 
     def links(self):
-        return Links.read(self.services.chunks, self.space)
+        return DeltaGraph.read(self.services.chunks, self.space)
 
     def chunks_of(self, revision, model="m"):
         manifest = manifests.decode(self.services.versions.manifest(ADA, "p", model, str(revision))[1])

@@ -35,7 +35,7 @@ def test_record_without_a_holder_grants_nothing(services, table, user):
     else:
         secret = services.sessions.open_by_token(ROOT, HERE)
     find = services.tokens.caller if table == "tokens" else services.sessions.caller
-    assert find(secret, NAME).owner
+    assert find(secret, NAME).is_operator
     (record,) = services.records.find(SERVER, table)
     data = {key: value for key, value in record.data.items() if key != "user"}
     services.records.commit(SERVER, [Put(table, record.id, data if user == "missing" else {**data, "user": user})])
@@ -46,12 +46,12 @@ def test_operator_is_an_identity_that_no_account_can_have(services):
     services.users.add(ROOT, NewUser(name=OPERATOR, password=PASSWORD))
     assert re.fullmatch("u[0-9a-f]{16}", services.users.find(OPERATOR).id)
     found = caller(services, token(services, OPERATOR))
-    assert (found.owner, found.may(access.ADMIN), found.everything) == (False, False, False)
-    for wrong in ({"user": OPERATOR}, {"user": "u1", "owner": True}, {"scope": "all"}):
+    assert (found.is_operator, found.may(access.ADMIN), found.everything) == (False, False, False)
+    for wrong in ({"user": OPERATOR}, {"user": "u1", "is_operator": True}, {"scope": "all"}):
         with pytest.raises(ValueError, match=r"operator|scope"):
             Caller("x", **{"scope": "admin", **wrong})
     with pytest.raises(TypeError):
-        Caller("x", owner=True)
+        Caller("x", is_operator=True)
     with pytest.raises(NotAuthenticated):
         _ = Caller("anonymous", scope="read").holder
 
@@ -122,7 +122,7 @@ def test_session_of_the_operator_ends_when_the_token_of_the_server_is_replaced(s
     services.sessions.operator_credential = own_credential("the token of the server")
     by = replace(ROOT, credential=own_credential("the token of the server"))
     cookie = services.sessions.open_by_token(by, HERE)
-    assert services.sessions.caller(cookie, NAME).owner
+    assert services.sessions.caller(cookie, NAME).is_operator
     assert services.credentials.again(by, NAME) == by
     services.sessions.operator_credential = own_credential("another one, since the first had leaked")
     assert services.sessions.caller(cookie, NAME) is None

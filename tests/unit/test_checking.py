@@ -29,7 +29,7 @@ def trees(shop):
 
 
 def fsck(shop, repair=False):
-    return shop.services.checking.check(ADA, repair)
+    return shop.services.fsck.check(ADA, repair)
 
 
 def path_of(shop, chunk):
@@ -44,7 +44,7 @@ def flip(path, offset):
 
 def test_a_whole_store(shop, trees):
     seen = []
-    found = shop.services.checking.check(ADA, repair=False, advance=lambda *far: seen.append(far))
+    found = shop.services.fsck.check(ADA, repair=False, advance=lambda *far: seen.append(far))
     assert found["problems"] == []
     assert found["versions"] == 4
     assert seen[-1] == (found["chunks"], found["chunks"])
@@ -150,11 +150,11 @@ def test_records_that_lost_what_was_acknowledged_are_not_gone_on_with(shop, tree
 
 
 def test_a_flipped_bit_in_a_note_costs_working_it_out_again(shop, trees):
-    want = shop.services.measuring.changes(ADA, "p", "m", "3", "m@2")
+    want = shop.services.tensor_changes.changes(ADA, "p", "m", "3", "m@2")
     notes = [path for path in (shop.folder / "notes").rglob("*") if path.is_file()]
     for note in notes:
         flip(note, -3)
-    assert shop.services.measuring.changes(ADA, "p", "m", "3", "m@2") == want
+    assert shop.services.tensor_changes.changes(ADA, "p", "m", "3", "m@2") == want
 
 
 def test_what_is_removed_meanwhile_is_not_damage(shop):
@@ -166,7 +166,7 @@ def test_what_is_removed_meanwhile_is_not_damage(shop):
         if not removed:
             removed.append(shop.services.trash.remove_version(ADA, "p", "m", "v2"))
 
-    assert shop.services.checking.check(ADA, True, advance)["problems"] == []
+    assert shop.services.fsck.check(ADA, True, advance)["problems"] == []
     assert removed
 
 

@@ -146,12 +146,12 @@ def test_strip_of_a_version_compares_with_an_older_one_when_its_parent_was_remov
         shop.services.upkeep.compact(ADA)
     shop.services.trash.remove_version(ADA, "p", "m", "2")
     shop.services.trash.collect(ADA)
-    layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.measuring)
+    layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.tensor_changes)
     assert layers.strips(ADA, "p", "m", [3, 1]).strips == {"3": "0xx", "1": "+++"}
     assert layers.one(ADA, "p", "m", "3").strips == {"3": "0xx"}
     shop.services.trash.remove_version(ADA, "p", "m", "1")
     shop.services.trash.collect(ADA)
-    layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.measuring)
+    layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.tensor_changes)
     assert layers.strips(ADA, "p", "m", [3]).strips == {}, "nothing is left to compare with"
     assert layers.one(ADA, "p", "m", "3").strips == {}
 
@@ -163,7 +163,7 @@ def test_how_much_each_layer_changed_is_known_then(shop):
     assert shop.services.layers.strips(ADA, "p", "m", [2, 1]).strips["2"] == "0x0"
     shop.services.upkeep.compact(ADA)
     assert shop.services.layers.strips(ADA, "p", "m", [2, 1]).strips == {"2": "030", "1": "+++"}
-    changes = shop.services.measuring.changes(ADA, "p", "m", "2", "@1")
+    changes = shop.services.tensor_changes.changes(ADA, "p", "m", "2", "@1")
     assert list(changes.tensors) == ["layers.1.weight"]
     amount = changes.tensors["layers.1.weight"]
     assert (amount.count, amount.share) == (700 * 512, 1.0)
@@ -172,7 +172,7 @@ def test_how_much_each_layer_changed_is_known_then(shop):
 
 def test_changes_against_any_version(shop):
     trees = history(shop, 3)
-    changes = shop.services.measuring.changes(ADA, "p", "m", "3", "1")
+    changes = shop.services.tensor_changes.changes(ADA, "p", "m", "3", "1")
     for name, amount in changes.tensors.items():
         difference = trees[2][name].astype(np.float64) - trees[0][name]
         assert amount.relative == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(trees[0][name]), rel=1e-6)
@@ -209,7 +209,7 @@ def test_a_base_that_is_encoded_anew_while_it_is_read(shop, monkeypatch):
         return real(space, chunk)
 
     monkeypatch.setattr(shop.services.chunks, "get", get)
-    data = shop.services.files._decoder.data(shop.space, leaning)
+    data = shop.services.files._chunk_reader.data(shop.space, leaning)
     assert len(calls) > 2
     assert bytes(data) in bytes_of(trees[1])
 
@@ -231,7 +231,7 @@ def test_measuring_stops_in_the_middle_of_a_long_tensor(tmp_path):
     for seed in range(2):
         shop.push({"w": np.full((5, 1 << 20), seed, np.float32)})
     digests = [shop.services.versions.version(ADA, "p", "m", f"v{number}")["digest"] for number in (2, 1)]
-    measure = shop.services.measuring.measure
+    measure = shop.services.tensor_changes.measure
     assert measure(shop.space, *digests, lambda: len(asked) < 2 and not asked.append(1)) is None
     assert len(asked) == 2
     assert measure(shop.space, *digests).tensors["w"].count == 5 << 20

@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     shop.push(weights(0, 1, rows=2))
     shop.services.runs.start(ADA, "p", NewRun(run=RUN, name="quiet-wren"))
     add_points(shop.services, range(POINTS))
-    shop.services.records.renew(shop.space)  # what the journal still holds can be written again
+    shop.services.records.rewrite_files(shop.space)  # what the journal still holds can be written again
     shop.services.catalog.create_model(ADA, "p", "empty")
     shop.services.close()
     return folder
@@ -59,7 +59,7 @@ def problems_of(folder):
     except LmvpError as error:
         return [error.message]
     try:
-        return [problem.what for problem in services.checking.check(ADA, False)["problems"]]
+        return [problem.what for problem in services.fsck.check(ADA, False)["problems"]]
     except LmvpError as error:
         return [error.message]
     finally:

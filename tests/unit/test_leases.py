@@ -120,15 +120,15 @@ def test_backups_that_nobody_ended_make_room_for_new_ones(shop):
 
 def test_more_backups_than_may_be_begun_at_once_are_told_so(shop, monkeypatch):
     shop.push(weights(1, 1, 20), project="other")
-    begin, moment = shop.services.backups.begin, shop.services.records.moment
+    begin, snapshot = shop.services.backups.begin, shop.services.records.snapshot
 
     def slow(space):
-        monkeypatch.setattr(shop.services.records, "moment", moment)
+        monkeypatch.setattr(shop.services.records, "snapshot", snapshot)
         for _ in range(backups.AT_ONCE):
             begin(ADA)
-        return moment(space)
+        return snapshot(space)
 
-    monkeypatch.setattr(shop.services.records, "moment", slow)
+    monkeypatch.setattr(shop.services.records, "snapshot", slow)
     with pytest.raises(Conflict, match="too many"):
         begin(ADA)
     assert len(shop.services.backups._leases.alive()) == backups.AT_ONCE

@@ -33,7 +33,7 @@ from lmvp.transfer.manifest_builder import describe
 from lmvp_server.services import Services, passwords
 from lmvp_server.services.access import Caller
 
-ROOT = Caller("the-operator", owner=True, scope="admin")
+ROOT = Caller("the-operator", is_operator=True, scope="admin")
 PASSWORD = "correct horse battery"
 REFUSED = (NotAuthenticated, AccessDenied, NotFound)
 RUN, WRITER = "a" * 32, "b" * 32
@@ -159,7 +159,7 @@ def grace(services):
 
 
 def kept(services):
-    moment = services.records.moment(services.catalog.find_project(ROOT, "digits").id)
+    moment = services.records.snapshot(services.catalog.find_project(ROOT, "digits").id)
     return {table: [(one.id, one.rev) for one in records] for table, records in moment.tables.items()}, moment.count
 
 

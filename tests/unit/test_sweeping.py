@@ -186,7 +186,7 @@ def test_sweeps_and_pushes_at_once(shop):
     assert len(pushed) == 12
     for (model, number), tree in pushed.items():
         assert shop.files(number, model)["weights.safetensors"] == bytes_of(tree)
-    assert shop.services.checking.check(ADA, repair=False)["problems"] == []
+    assert shop.services.fsck.check(ADA, repair=False)["problems"] == []
 
 
 def test_prune(shop):

@@ -7,9 +7,9 @@ import pytest
 
 from lmvp.errors import AccessDenied, InvalidArgument
 from lmvp_server.process.notifier import CheckingResolver
-from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.services.webhook_allowlist import WebhookAllowlist
 
-LISTED = Targets.parse(["hooks.example.org", "*.example.com", "10.1.0.0/16", "::1"])
+LISTED = WebhookAllowlist.parse(["hooks.example.org", "*.example.com", "10.1.0.0/16", "::1"])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_what_is_not_listed_is_refused(url):
     with pytest.raises(AccessDenied, match="sends no webhooks to"):
         LISTED.check_url(url)
     with pytest.raises(AccessDenied):
-        Targets().check_url("https://hooks.example.org/")
+        WebhookAllowlist().check_url("https://hooks.example.org/")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_is_no_url_is_refused(url):
 @pytest.mark.parametrize("rule", ["", "*", "*.", "a b", "http://x/", "x/y", "a..b", "ex*mple.org", "10.1.0.1/16"])
 def test_a_rule_that_is_none(rule):
     with pytest.raises(InvalidArgument, match="is no host"):
-        Targets.parse([rule])
+        WebhookAllowlist.parse([rule])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_addresses(address, passes):
 
 def test_link_local_is_never_connected_to_even_if_it_is_listed():
     with pytest.raises(AccessDenied):
-        Targets.parse(["169.254.0.0/16"]).check_url("http://169.254.169.254/")
+        WebhookAllowlist.parse(["169.254.0.0/16"]).check_url("http://169.254.169.254/")
 
 
 def test_a_name_is_looked_up_each_time(monkeypatch):
@@ -122,7 +122,7 @@ def test_a_name_is_looked_up_each_time(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
 
     async def resolve():
-        return await CheckingResolver(targets=LISTED).resolve("hooks.example.org", 443)
+        return await CheckingResolver(allowlist=LISTED).resolve("hooks.example.org", 443)
 
     assert asyncio.run(resolve()) == [(socket.AF_INET, ("93.184.216.34", 443))]
     for _ in range(2):
@@ -149,12 +149,12 @@ NOT_PUBLIC = [
 def test_address_that_is_not_public_is_refused(address):
     """On every version of Python: `is_global` has changed between 3.10 and 3.14."""
     with pytest.raises(AccessDenied, match="is not a public address"):
-        Targets.parse(["*.example.org"]).check_address(address)
+        WebhookAllowlist.parse(["*.example.org"]).check_address(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "1.1.1.1", "192.31.196.1", "2606:2800:220:1::1", "2a00:1450::1"])
 def test_address_that_is_public_is_accepted(address):
-    Targets.parse(["*.example.org"]).check_address(address)
+    WebhookAllowlist.parse(["*.example.org"]).check_address(address)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_address_that_is_public_is_accepted(address):
     ],
 )
 def test_network_that_the_operator_lists_is_accepted_with_what_its_addresses_embed(rules, address, passes):
-    targets = Targets.parse(rules)
+    targets = WebhookAllowlist.parse(rules)
     if passes:
         targets.check_address(address)
         targets.check_url(f"http://[{address}]/" if ":" in address else f"http://{address}/")
@@ -193,7 +193,7 @@ def test_network_that_the_operator_lists_is_accepted_with_what_its_addresses_emb
     ],
 )  # fmt: skip
 def test_address_in_an_unusual_form_is_refused(host):
-    for targets in (LISTED, Targets.parse(["0.0.0.0/0", "*.example.org"])):
+    for targets in (LISTED, WebhookAllowlist.parse(["0.0.0.0/0", "*.example.org"])):
         for each in (host, f"{host}."):
             with pytest.raises(AccessDenied, match="sends no webhooks to"):
                 targets.check_url(f"http://{each}/")

@@ -6,7 +6,16 @@ its effect is durable when it returns.
 """
 
 from lmvp_server.stores.base.chunks import Buffer, ChunkStore
-from lmvp_server.stores.base.records import Change, ConcurrentChange, Delete, Document, Moment, Put, Record, RecordStore
+from lmvp_server.stores.base.records import (
+    Change,
+    ConcurrentChange,
+    Delete,
+    Document,
+    Put,
+    Record,
+    RecordStore,
+    SpaceSnapshot,
+)
 from lmvp_server.stores.base.series import CursorLost, Gap, KeyState, SeriesState, SeriesStore
 
 __all__ = [
@@ -19,10 +28,10 @@ __all__ = [
     "Document",
     "Gap",
     "KeyState",
-    "Moment",
     "Put",
     "Record",
     "RecordStore",
     "SeriesState",
     "SeriesStore",
+    "SpaceSnapshot",
 ]

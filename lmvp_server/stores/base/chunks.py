@@ -264,8 +264,8 @@ class ChunkStore(ABC):
         """
 
     @abstractmethod
-    def pinning(self, project: str) -> AbstractContextManager[None]:
-        """Return a shared lock that excludes `sweeping`: chunks that were found are not deleted while it is held.
+    def shared_lock(self, project: str) -> AbstractContextManager[None]:
+        """Return a shared lock that excludes `exclusive_lock`: chunks that were found are not deleted while it is held.
 
         Parameters
         ----------
@@ -279,8 +279,8 @@ class ChunkStore(ABC):
         """
 
     @abstractmethod
-    def sweeping(self, project: str) -> AbstractContextManager[None]:
-        """Return an exclusive lock that excludes `pinning`: unused chunks do not come into use while it is held.
+    def exclusive_lock(self, project: str) -> AbstractContextManager[None]:
+        """Return an exclusive lock that excludes `shared_lock`: unused chunks do not come into use while it is held.
 
         Parameters
         ----------

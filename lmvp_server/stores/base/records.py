@@ -80,7 +80,7 @@ Change: TypeAlias = Put | Delete
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class SpaceSnapshot:
     """A consistent snapshot of a space. Later commits do not change it.
 
     Attributes
@@ -332,11 +332,11 @@ class RecordStore(ABC):
         Raises
         ------
         IntegrityError
-            If a file is damaged. The message names it. As long as the space is open, `renew` repairs it.
+            If a file is damaged. The message names it. As long as the space is open, `rewrite_files` repairs it.
         """
 
     @abstractmethod
-    def renew(self, space: str) -> None:
+    def rewrite_files(self, space: str) -> None:
         """Rewrite the files of a space from the records in memory.
 
         Parameters
@@ -346,7 +346,7 @@ class RecordStore(ABC):
         """
 
     @abstractmethod
-    def moment(self, space: str) -> Moment:
+    def snapshot(self, space: str) -> SpaceSnapshot:
         """Return a snapshot: every acknowledged commit completely, and no commit partly.
 
         Parameters
@@ -356,12 +356,12 @@ class RecordStore(ABC):
 
         Returns
         -------
-        Moment
+        SpaceSnapshot
             An empty snapshot if the space does not exist.
         """
 
     @abstractmethod
-    def restore(self, space: str, moment: Moment) -> None:
+    def restore(self, space: str, snapshot: SpaceSnapshot) -> None:
         """Replace the content of a space with a snapshot, which can come from another store.
 
         Ids, `seq`, `rev` and the chain of events stay the same. The previous content is lost. The space must not be in
@@ -371,7 +371,7 @@ class RecordStore(ABC):
         ----------
         space : str
             The space: `"server"` or the id of a project.
-        moment : Moment
+        snapshot : SpaceSnapshot
             The snapshot. It can come from another store.
         """
 

@@ -230,11 +230,11 @@ class FolderChunks(ChunkStore):
         self._count_names(path.parent, folder)
         self._sync([path.parent])
 
-    def pinning(self, project: str) -> AbstractContextManager[None]:
+    def shared_lock(self, project: str) -> AbstractContextManager[None]:
         """Hold the lock of the project, shared with others."""
         return self._lock_of(project).shared()
 
-    def sweeping(self, project: str) -> AbstractContextManager[None]:
+    def exclusive_lock(self, project: str) -> AbstractContextManager[None]:
         """Hold the lock of the project exclusively."""
         return self._lock_of(project).alone()
 

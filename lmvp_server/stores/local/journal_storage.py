@@ -152,7 +152,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         with self.lock:
             return self._events.lines()
 
-    def moment(self) -> tuple[Image, Lines]:
+    def snapshot(self) -> tuple[Image, Lines]:
         """Return a snapshot of all acknowledged commits and the event log that belongs to it."""
         with self.lock:
             if self._closed:
@@ -168,7 +168,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
             for generation, size in {**self._older, self._generation: self._synced_size}.items():
                 verify_journal(self._files.journal(generation), size)
 
-    def renew(self) -> None:
+    def rewrite_files(self) -> None:
         """Write a snapshot of the records in memory, which replaces all files, also damaged ones."""
         with disk_errors(self._files.snapshot.parent), self.lock:
             self._must_snapshot = True

@@ -25,7 +25,7 @@ from tinydb import TinyDB
 
 from lmvp.core.files import disk_errors, make_folder, new_file, sync_folder
 from lmvp.errors import InvalidName, ServerError
-from lmvp_server.stores.base import Change, ConcurrentChange, Document, Moment, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore, SpaceSnapshot
 from lmvp_server.stores.local.event_log import EventFile, Head, head_of
 from lmvp_server.stores.local.journal import Envelope, Operation
 from lmvp_server.stores.local.journal_storage import COMPACT_AT, Closed, JournalledStorage
@@ -173,31 +173,31 @@ class TinyDbRecords(RecordStore):
         if database is not None:
             database.storage.verify()
 
-    def renew(self, space: str) -> None:
+    def rewrite_files(self, space: str) -> None:
         """Write a snapshot."""
         database = self._existing(space)
         if database is not None:
-            database.storage.renew()
+            database.storage.rewrite_files()
 
-    def moment(self, space: str) -> Moment:
+    def snapshot(self, space: str) -> SpaceSnapshot:
         """Return a snapshot of a space."""
         database = self._existing(space)
         try:
-            found = database.storage.moment() if database is not None else None
+            found = database.storage.snapshot() if database is not None else None
         except Closed:  # dropped by another thread: like a space that does not exist
             found = None
         if found is None:
-            return Moment({}, {}, 0, lambda: iter(()))
+            return SpaceSnapshot({}, {}, 0, lambda: iter(()))
         image, lines = found
-        return Moment(image.tables, image.meta.next_seq, image.meta.events.seq, lines.walk)
+        return SpaceSnapshot(image.tables, image.meta.next_seq, image.meta.events.seq, lines.walk)
 
-    def restore(self, space: str, moment: Moment) -> None:
+    def restore(self, space: str, snapshot: SpaceSnapshot) -> None:
         """Rewrite the files of a space. Existing files are not read, because they can be incomplete."""
         with self._lock:
             database = self._open.pop(_checked(space), None)
             if database is not None:
                 database.close()
-            lay_down(Files(self._path(_checked(space))), moment)
+            lay_down(Files(self._path(_checked(space))), snapshot)
 
     def table(self, space: str, table: str) -> RecordTable:
         """Return a TinyDB table of a space, for queries that `find` does not support."""
@@ -285,15 +285,15 @@ _GENERATION = 1
 _BATCH = 1000  # events written at a time
 
 
-def lay_down(files: Files, moment: Moment) -> None:
+def lay_down(files: Files, snapshot: SpaceSnapshot) -> None:
     """Replace the files of a space with those of a snapshot. An empty snapshot writes no files."""
     folder = files.snapshot.parent
     with disk_errors(folder):
         make_folder(folder, sync=True)
         files.remove()
-        if not moment.next_seq and not moment.count:
+        if not snapshot.next_seq and not snapshot.count:
             return
-        head, size = _write_events(files, moment)
+        head, size = _write_events(files, snapshot)
         # The order matters: recovery reports a snapshot without its journal as damaged.
         _touch(files)
         meta = Meta(
@@ -301,17 +301,17 @@ def lay_down(files: Files, moment: Moment) -> None:
             commits=1,  # any number: the next commit continues from it
             events=head,
             events_size=size,
-            next_seq=dict(moment.next_seq),
+            next_seq=dict(snapshot.next_seq),
         )
-        write_snapshot(files.snapshot, Image(meta, {name: list(rows) for name, rows in moment.tables.items()}))
+        write_snapshot(files.snapshot, Image(meta, {name: list(rows) for name, rows in snapshot.tables.items()}))
         sync_folder(folder)
 
 
-def _write_events(files: Files, moment: Moment) -> tuple[Head, int]:
+def _write_events(files: Files, snapshot: SpaceSnapshot) -> tuple[Head, int]:
     """Write the events unchanged. Their chain is not verified here; `RecordStore.verify` does that."""
     log, head = EventFile(files.events), Head()
     try:
-        events = moment.events()
+        events = snapshot.events()
         while page := [msgspec.json.encode(event) + b"\n" for event in islice(events, _BATCH)]:
             log.extend(page)
             log.flush()

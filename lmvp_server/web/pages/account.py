@@ -43,7 +43,7 @@ class AccountPage(ConsolePage):
             "short": short,
             "made": self._made,
             "said": self._said,
-            "must_prove": not (self.caller.owner or self.caller.is_fresh),
+            "must_prove": not (self.caller.is_operator or self.caller.is_fresh),
             "scopes": tuple(SCOPES),
             "least": LEAST_SCOPE,
             "server": self.address_of_server(),

@@ -64,7 +64,7 @@ class UsersPage(AdminPage):
             "identities_total": identities["total"],
             "short": short,
             "said": self._said,
-            "must_prove": not (self.caller.owner or self.caller.is_fresh),
+            "must_prove": not (self.caller.is_operator or self.caller.is_fresh),
         }
 
     def add(self, fields: Fields) -> str:
@@ -162,7 +162,7 @@ class StoragePage(AdminPage):
         works: dict[str, Callable[[Callable[[int, int], None]], Any]] = {
             "gc": lambda _: self.services.trash.collect(self.caller, removed=fields.get("removed") == "1"),
             "compact": lambda _: self.services.upkeep.compact(self.caller),
-            "fsck": lambda tell: self.services.checking.check(self.caller, False, tell, ()),
+            "fsck": lambda tell: self.services.fsck.check(self.caller, False, tell, ()),
         }
         if fields.get("do", "") not in works:
             raise InvalidRequest("this form does nothing here", hint="load the page again")
