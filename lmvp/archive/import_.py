@@ -17,7 +17,7 @@ from lmvp.archive.export_format import ModelFile, Named, VersionFile
 from lmvp.archive.readers import Inlet, places
 from lmvp.connection import Connection
 from lmvp.core.manifest import Manifest
-from lmvp.core.schemas import NewPush, Recorded
+from lmvp.core.schemas import ImportedMetadata, NewPush
 from lmvp.errors import Conflict, DamagedFile, NotFound
 from lmvp.transfer.manifest_builder import Description
 from lmvp.transfer.progress import Progress, showing
@@ -133,7 +133,7 @@ def _push(record: VersionFile, last: int) -> NewPush:
         tags=record.tags,
         environment=record.environment,
         create=True,
-        recorded=Recorded(
+        recorded=ImportedMetadata(
             number=record.number,
             digest=record.digest,
             created_at=record.created_at,

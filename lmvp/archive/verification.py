@@ -90,7 +90,7 @@ class FrameVerifier:
         while link is not None:
             # Without this check, two frames that depend on each other would be an endless loop.
             if link.depth >= below:
-                raise self._damaged(chain[-1], "it leans on one that is deeper")
+                raise self._damaged(chain[-1], "it depends on one that is deeper")
             below = link.depth
             chain.append(link.base)
             link = self._header(link.base)

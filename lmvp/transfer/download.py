@@ -277,7 +277,7 @@ class VersionReader:
                 # The cache lost a base in the meantime. Request the rest without it. A server that uses the base again
                 # would cause an endless loop.
                 if self._base is None or error.base not in self._base.slots.chunks or error.base in useless:
-                    raise _damaged(left[0], f"it leans on {error.base[:12]}, which is not here") from None
+                    raise _damaged(left[0], f"it depends on {error.base[:12]}, which is not here") from None
                 useless.add(error.base)
 
     def _receive(self, left: list[Wanted], advance: Advance, coded: bool, useless: set[str]) -> None:

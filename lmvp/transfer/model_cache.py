@@ -386,7 +386,7 @@ def _decoded(chunk: str, size: int, data: bytes) -> Buffer | None:
 
 
 def _no_base(chunk: str) -> Buffer:
-    raise InvalidRequest(f"a frame in the cache leans on {chunk[:12]}")
+    raise InvalidRequest(f"a frame in the cache depends on {chunk[:12]}")
 
 
 def _read(path: Path) -> bytes | None:

@@ -164,7 +164,7 @@ class ChunkReader:
     def _decoded(self, space: str, stored: StoredFrame, above: int) -> Buffer:
         # Damaged frames can form a cycle, which would recurse without end.
         if above > codecs.DEPTH_LIMIT:
-            raise IntegrityError(f"the chunk {stored.head.chunk[:12]} leans on more than {codecs.DEPTH_LIMIT} others")
+            raise IntegrityError(f"the chunk {stored.head.chunk[:12]} depends on more than {codecs.DEPTH_LIMIT} others")
         data = codecs.decode(stored.head, stored.payload, lambda base: self._data(space, base, above + 1))
         if len(data) != stored.head.size:  # the digest covers the bytes, but not the size that the header states
             raise damaged(stored.head.chunk)

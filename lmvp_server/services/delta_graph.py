@@ -27,9 +27,9 @@ class DeltaGraph:
 
     def __init__(self, deltas: dict[str, Link]) -> None:
         self._deltas = deltas
-        self._leaning: dict[str, set[str]] = defaultdict(set)  # the reverse index: the deltas of each base
+        self._dependents: dict[str, set[str]] = defaultdict(set)  # the reverse index: the deltas of each base
         for chunk, link in deltas.items():
-            self._leaning[link.base].add(chunk)
+            self._dependents[link.base].add(chunk)
 
     @classmethod
     def read(cls, chunks: ChunkStore, space: str) -> DeltaGraph:
@@ -52,11 +52,11 @@ class DeltaGraph:
 
     def carries(self, chunk: str) -> bool:
         """Return whether deltas depend on a chunk."""
-        return bool(self._leaning.get(chunk))
+        return bool(self._dependents.get(chunk))
 
-    def leaning_on(self, chunk: str) -> list[str]:
+    def dependents(self, chunk: str) -> list[str]:
         """Return the deltas that depend directly on a chunk, in a fixed order."""
-        return sorted(self._leaning.get(chunk, ()))
+        return sorted(self._dependents.get(chunk, ()))
 
     def with_bases(self, chunks: Iterable[str]) -> set[str]:
         """Return these chunks and all chunks that they depend on, directly or indirectly."""
@@ -73,10 +73,10 @@ class DeltaGraph:
         """Update the link of a chunk that was encoded again; None if it is standalone now."""
         old = self._deltas.pop(chunk, None)
         if old is not None:
-            self._leaning[old.base].discard(chunk)
+            self._dependents[old.base].discard(chunk)
         if link is not None:
             self._deltas[chunk] = link
-            self._leaning[link.base].add(chunk)
+            self._dependents[link.base].add(chunk)
 
 
 def link_of(chunks: ChunkStore, space: str, chunk: str) -> Link | None:

@@ -185,7 +185,7 @@ class Sweeping:
         needed = marked.chunks | self._pinned(space)
         dead = set(self._chunks.chunks(space)) - needed
         grown = 0
-        for chunk in _leaning(links, dead, needed):
+        for chunk in _dependents(links, dead, needed):
             if not go_on():
                 return Swept()
             with suppress(StorageFull):  # then its delta base stays, and deleting the others frees space
@@ -204,7 +204,7 @@ class Sweeping:
         dead = set(self._chunks.chunks(space)) - needed
         grown = sum(
             self._moved(space, links, dead, chunk, marked.dtypes.get(chunk))[1]
-            for chunk in _leaning(links, dead, needed)
+            for chunk in _dependents(links, dead, needed)
         )
         others = [other for other in self._chunks.projects() if other != space]
         freed = sum(self._size(space, chunk) for chunk in dead if not self._chunks.sharers(space, chunk, others))
@@ -327,9 +327,9 @@ class Sweeping:
             return False
 
 
-def _leaning(links: DeltaGraph, dead: Iterable[str], needed: Collection[str]) -> list[str]:
+def _dependents(links: DeltaGraph, dead: Iterable[str], needed: Collection[str]) -> list[str]:
     """Return the referenced chunks that depend on an unreferenced one."""
-    return [chunk for base in sorted(dead) for chunk in links.leaning_on(base) if chunk in needed]
+    return [chunk for base in sorted(dead) for chunk in links.dependents(base) if chunk in needed]
 
 
 def _first_alive(links: DeltaGraph, dead: set[str], chunk: str) -> str | None:

@@ -12,7 +12,7 @@ import msgspec
 
 from lmvp.core import manifest as manifests
 from lmvp.core.manifest import Manifest
-from lmvp.core.schemas import NewPush, Parent, Recorded
+from lmvp.core.schemas import ImportedMetadata, NewPush, Parent
 from lmvp.errors import Conflict, InvalidArgument, InvalidManifest, InvalidRequest
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -54,7 +54,7 @@ def check(caller: Caller, project: str, body: NewPush, manifest: Manifest) -> No
         raise InvalidManifest(f"v{said.number} has another digest than {said.digest[:12]!r}, which was recorded for it")
 
 
-def _check_parents(said: Recorded) -> None:
+def _check_parents(said: ImportedMetadata) -> None:
     if len(said.parents) > PARENTS_LIMIT:
         raise InvalidArgument(f"v{said.number} has {len(said.parents)} parents; the limit is {PARENTS_LIMIT}")
     for parent in said.parents:
@@ -81,7 +81,7 @@ def written(at: datetime) -> str:
     return stamp(at)
 
 
-def already_there(versions: Versions, place: Place, model: Record, said: Recorded) -> Record | None:
+def already_there(versions: Versions, place: Place, model: Record, said: ImportedMetadata) -> Record | None:
     """Return the version if the model has it already, or None if it can be added now.
 
     Raises
@@ -118,21 +118,21 @@ def _check_parent(versions: Versions, place: Place, parent: Parent) -> None:
         )
 
 
-def fields(said: Recorded | None) -> Document:
+def fields(said: ImportedMetadata | None) -> Document:
     """Return the fields of a version's record that an import sets instead of the server."""
     return {} if said is None else {"created_at": written(said.created_at), "author": said.author}
 
 
-def parents(said: Recorded) -> list[Document]:
+def parents(said: ImportedMetadata) -> list[Document]:
     """Return the parents in the format of records."""
     return [{"number": parent.number, "digest": parent.digest} for parent in said.parents]
 
 
-def number(said: Recorded | None, model: Record) -> int:
+def number(said: ImportedMetadata | None, model: Record) -> int:
     """Return the number of the new version."""
     return next_number(model) if said is None else said.number
 
 
-def last(said: Recorded | None, number: int) -> int:
+def last(said: ImportedMetadata | None, number: int) -> int:
     """Return the highest number that counts as used after the new version."""
     return number if said is None else max(number, said.last)

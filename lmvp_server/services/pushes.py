@@ -288,13 +288,13 @@ class Pushes:
         """Return the delta base of a frame if it is a chunk of the base version."""
         if base not in self._bases(push):
             raise InvalidRequest(
-                f"the delta of the chunk {frame.chunk[:12]} leans on {base[:12]}, which is no chunk of the base",
-                hint="a delta leans on a chunk of the version that the push was told as its base",
+                f"the delta of the chunk {frame.chunk[:12]} depends on {base[:12]}, which is no chunk of the base",
+                hint="a delta depends on a chunk of the version that the push was told as its base",
             )
         try:
             return self._chunk_reader.data(push.place.space, base)
         except IntegrityError as error:
-            raise Conflict(f"{error.message}; a delta leans on it", hint="send the chunk by itself") from None
+            raise Conflict(f"{error.message}; a delta depends on it", hint="send the chunk by itself") from None
 
     def _bases(self, push: OpenPush) -> Container[str]:
         if push.base is None:

@@ -187,7 +187,7 @@ def test_a_base_that_is_gone_from_the_disk(server, home):
     server.begin(NEW)
     for path in (home / "chunks").glob(f"*/{name(OLD)[:2]}/{name(OLD)[2:]}"):
         path.unlink()
-    said(server.put(delta(tensor(NEW), tensor(OLD))), 409, "conflict", "a delta leans on it")
+    said(server.put(delta(tensor(NEW), tensor(OLD))), 409, "conflict", "a delta depends on it")
     assert server.put(solo(tensor(NEW))).status_code == 200
 
 

@@ -137,7 +137,7 @@ def test_what_one_project_does_later_the_other_does_not_feel(team, first):
 
 
 def test_into_a_project_that_has_some_of_it_already(team):
-    """What is there stands where it stands: a delta never leans on something that stands too deep."""
+    """What is there stands where it stands: a delta never depends on something that stands too deep."""
     for step in (4, 3, 2):
         team.grace.update("mine/other", weights(step), create=True, progress=False)
     team.root.compact()

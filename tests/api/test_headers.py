@@ -20,7 +20,7 @@ from lmvp.core.manifest import (
     Manifest,
     Tensor,
 )
-from lmvp.core.schemas import NewPush, Recorded
+from lmvp.core.schemas import ImportedMetadata, NewPush
 from lmvp.errors import IntegrityError, InvalidManifest, LmvpError, NotFound
 from lmvp_server.restore import restore
 from lmvp_server.services import headers, pushes
@@ -131,7 +131,7 @@ def test_staged_push_with_other_tensors_is_refused_at_the_commit(shop):
 def test_import_with_other_tensors_is_refused(shop):
     false = manifest_of([tensor(offset=OTHER), tensor("head", OTHER)])
     at = datetime(2026, 1, 2, tzinfo=timezone.utc)
-    said = Recorded(number=1, digest=manifests.digest_of(false), created_at=at, author="ada", parents=())
+    said = ImportedMetadata(number=1, digest=manifests.digest_of(false), created_at=at, author="ada", parents=())
     with pytest.raises(InvalidManifest, match="the manifest lists the tensor 'enc'"):
         commit(shop, false, recorded=said)
 

@@ -15,7 +15,7 @@ from lmvp.core import chunk_frames, digest
 from lmvp.core import manifest as manifests
 from lmvp.core.chunk_frames import FAILED, HEADER_SIZE, Frame
 from lmvp.core.manifest import Chunk, File, Manifest
-from lmvp.core.schemas import NewPush, Parent, Recorded
+from lmvp.core.schemas import ImportedMetadata, NewPush, Parent
 from lmvp.errors import InvalidManifest, LmvpError
 from lmvp_server.restore import restore
 from lmvp_server.services.pushes import Pushes
@@ -104,7 +104,7 @@ def test_import_with_false_size_is_refused(shop):
     false = stating(4)
     whole = msgspec.structs.replace(false, parents=(first["digest"],))
     at = datetime(2026, 1, 2, tzinfo=timezone.utc)
-    said = Recorded(number=2, digest=manifests.digest_of(whole), created_at=at, author="ada", parents=parents)
+    said = ImportedMetadata(number=2, digest=manifests.digest_of(whole), created_at=at, author="ada", parents=parents)
     push = shop.services.pushes.prepare_small(ADA, "p", "m", body_of(false, recorded=said))
     with pytest.raises(InvalidManifest, match="states 4 bytes"):
         shop.services.pushes.commit_small(ADA, push)

@@ -14,7 +14,7 @@ from lmvp.core import digest
 from lmvp.core import manifest as manifests
 from lmvp.core.chunk_frames import Frame
 from lmvp.core.manifest import Chunk, File
-from lmvp.core.schemas import NewPush, Parent, Recorded
+from lmvp.core.schemas import ImportedMetadata, NewPush, Parent
 from lmvp.errors import IntegrityError, InvalidManifest
 from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
@@ -83,10 +83,10 @@ def test_import_with_a_false_tensor_digest_is_refused(shop):
     described, false = lying(negated(small()), small())
     parent = Parent(number=1, digest=first["digest"])
     whole = msgspec.structs.replace(false, parents=(first["digest"],))
-    said = Recorded(
+    said = ImportedMetadata(
         number=2, digest=manifests.digest_of(whole), created_at="2026-11-20T13:41:00Z", author="ada", parents=(parent,)
     )
-    said = msgspec.convert(msgspec.to_builtins(said), Recorded)
+    said = msgspec.convert(msgspec.to_builtins(said), ImportedMetadata)
     with pytest.raises(InvalidManifest, match=r"'fc1.weight' has a wrong digest"):
         push(shop, described, false, small_push=True, recorded=said)
 

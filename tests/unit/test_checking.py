@@ -77,7 +77,7 @@ def test_a_frame_that_is_not_whole(shop, trees, harm):
 
 
 def test_repair_lets_a_push_heal(shop, trees):
-    """The damaged frame is kept aside; a push of the same bytes brings the chunk back, and what leans on it."""
+    """The damaged frame is kept aside; a push of the same bytes brings the chunk back, and what depends on it."""
     chunk = shop.chunks_of(2)[-1]
     flip(path_of(shop, chunk), 90)
     broken = {one.what for one in fsck(shop)["problems"]}

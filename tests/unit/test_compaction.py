@@ -196,7 +196,7 @@ def test_a_damaged_chunk_stops_its_version_alone(shop, caplog):
 
 
 def test_a_base_that_is_encoded_anew_while_it_is_read(shop, monkeypatch):
-    """A reader that finds the base gone looks again at the chunk, which leans on something else by then."""
+    """A reader that finds the base gone looks again at the chunk, which depends on something else by then."""
     trees = history(shop, 3)
     shop.services.upkeep.compact(ADA)
     leaning = next(chunk for chunk in shop.chunks_of(2) if chunk in shop.links())

@@ -8,7 +8,7 @@ from support.workshop import ADA, GRACE, Shop, weights
 
 from lmvp import errors
 from lmvp.core import manifest as manifests
-from lmvp.core.schemas import NewPush, Parent, Recorded
+from lmvp.core.schemas import ImportedMetadata, NewPush, Parent
 from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
 
@@ -27,7 +27,7 @@ def recorded(number, parents=(), tree=TREE, **fields):
     manifest = describe(pack(tree)).manifest
     whole = msgspec.structs.replace(manifest, parents=tuple(parent.digest for parent in parents))
     said = {"author": "grace", "created_at": AT, "digest": manifests.digest_of(whole)}
-    return Recorded(number=number, parents=tuple(parents), **{**said, **fields})
+    return ImportedMetadata(number=number, parents=tuple(parents), **{**said, **fields})
 
 
 def put(shop, said, tree=TREE, **fields):

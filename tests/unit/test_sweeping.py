@@ -331,7 +331,7 @@ def test_a_reader_in_the_middle_of_a_chain_that_is_swept_reads_on(shop, monkeypa
 
     def slow(space, chunk):
         data = get(space, chunk)
-        if chunk == chain[1]:  # what it leans on goes after it was read
+        if chunk == chain[1]:  # what it depends on goes after it was read
             monkeypatch.setattr(shop.services.chunks, "get", get)
             rm(shop, 1)
             assert shop.services.chunks.missing(space, chain) == chain[2:]

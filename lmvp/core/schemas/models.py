@@ -518,7 +518,7 @@ class Against(Request, frozen=True, kw_only=True):
     against: str
 
 
-class Recorded(Request, frozen=True, kw_only=True):
+class ImportedMetadata(Request, frozen=True, kw_only=True):
     """The metadata of an imported version: number, date, author and parents. Only an owner can send it.
 
     Attributes
@@ -560,7 +560,7 @@ class NewPush(Amendment, frozen=True, kw_only=True):
         Id of the run that produced the object, in the same project.
     create : bool
         Create the model and the project if they do not exist, also on a shared server.
-    recorded : Recorded, optional
+    recorded : ImportedMetadata, optional
         Metadata of an imported version.
     """
 
@@ -573,7 +573,7 @@ class NewPush(Amendment, frozen=True, kw_only=True):
     author: str = ""
     run: str = ""
     create: bool = False
-    recorded: Recorded | None = None
+    recorded: ImportedMetadata | None = None
     propose: bool = False
     """Propose a contribution, which a maintainer can accept, instead of publishing a version."""
 
