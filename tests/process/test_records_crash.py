@@ -17,7 +17,7 @@ from support.soak import size
 
 from lmvp.errors import IntegrityError, StorageFull
 from lmvp_server.stores.base import Put
-from lmvp_server.stores.local.event_log import verify_chain
+from lmvp_server.stores.local.event_log import Head, chained
 from lmvp_server.stores.local.records import TinyDbRecords
 from lmvp_server.stores.local.snapshot import read_snapshot
 
@@ -43,6 +43,16 @@ def write(who):
 for who in range(4):
     threading.Thread(target=write, args=(who,)).start()
 """
+
+
+def verify_chain(events):
+    """Check that events form a chain from the first one on, and return its last head."""
+    head = Head()
+    for event in events:
+        after, _ = chained(head, event)
+        assert (event["seq"], event["chain"]) == (after.seq, after.chain)
+        head = after
+    return head
 
 
 def open_store(folder, **options):

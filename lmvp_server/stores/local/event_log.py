@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
@@ -94,22 +94,6 @@ def _link(head: Head, event: Document) -> Head:
     entry = {key: value for key, value in event.items() if key != "chain"}
     entry["seq"] = head.seq + 1
     return Head(head.seq + 1, of_bytes(head.chain.encode(), _canonical(entry)))
-
-
-def verify_chain(events: Iterable[Document], head: Head = Head()) -> Head:  # noqa: B008 - a constant
-    """Verify a chain of events that continues `head`, and return its last head.
-
-    Raises
-    ------
-    IntegrityError
-        If an event was removed or altered. The message states its number.
-    """
-    for event in events:
-        after, _ = chained(head, event)
-        if event.get("seq") != after.seq or event.get("chain") != after.chain:
-            raise IntegrityError(f"event {after.seq} does not follow from the one before: the log was altered")
-        head = after
-    return head
 
 
 class EventFile:
