@@ -143,9 +143,9 @@ class Audit:
                 continue
             if not head.seq or self._was_removed(head):  # an empty log has no entry to find
                 continue
-            told = "were altered: entry" if found else "were cut off: of"
+            damage = "were altered: entry" if found else "were cut off: of"
             rest = f"{head.seq:,} is another one than it was" if found else f"{head.seq:,} entries, not all are there"
-            yield Problem(kind="events", what=f"{name} {told} {rest}", hint=_HINT)
+            yield Problem(kind="events", what=f"{name} {damage} {rest}", hint=_HINT)
 
     def _was_removed(self, head: Head) -> bool:
         """Return whether the server's log records the permanent deletion of the project with this head or a later one.

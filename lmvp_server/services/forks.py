@@ -206,11 +206,11 @@ class Forks:
                 for one in versions
             ),
         ]
-        told = {"origin": origin.reference, "versions": len(versions)}
+        after = {"origin": origin.reference, "versions": len(versions)}
         what = f"{home.data['name']}/{name}"
         try:
             check = grants.still(self._records, caller, access.WRITE, home)
-            self._records.commit(home.id, changes, [event(caller.name, "model.fork", what, None, told)], check=check)
+            self._records.commit(home.id, changes, [event(caller.name, "model.fork", what, None, after)], check=check)
         except ConcurrentChange:
             raise AlreadyExists(f"there is a model {what!r}", hint="fork it under another name") from None
 

@@ -186,12 +186,12 @@ class Fsck:
         `SeriesStore.verify` does not find a missing file of a series.
         """
         for run in self._records.find(project.id, "runs"):
-            told, where = int(run.data.get("points", 0)), f"{project.data['name']}/runs/{run.id}"
+            stated, where = int(run.data.get("points", 0)), f"{project.data['name']}/runs/{run.id}"
             with found.noting("series", where):
-                state = self._series.state(project.id, run.id) if told else None
+                state = self._series.state(project.id, run.id) if stated else None
                 points = state.points if state else 0
-                if points < told:
-                    found.add("series", f"{where} has {points:,} of the {told:,} points that it ended with", LOST)
+                if points < stated:
+                    found.add("series", f"{where} has {points:,} of the {stated:,} points that it ended with", LOST)
 
     def _check_names(self, space: str, table: str, where: str, found: _Findings) -> None:
         """Report entries of the `names` table whose project or model does not exist."""

@@ -64,9 +64,9 @@ def lost(
             if home is None or holder in ("", OPERATOR) or one.data.get("disabled"):
                 continue
             if holder == disabled or not owns(records, holder, home, without, demoted):
-                change, told = ended(one, home, by, table)
+                change, entry = ended(one, home, by, table)
                 changes.append(change)
-                events.append(told)
+                events.append(entry)
     return changes, events
 
 
@@ -76,12 +76,12 @@ def ended(grant: Record, home: Record, by: str, table: str) -> tuple[Change, Doc
     what = str(home.data["name"])
     if table == "invitations":
         before = {"id": grant.id[:12], "by": grant.data["by"]}
-        told = event(by, "invitation.end", f"{what} as {grant.data['role']}", before, {"reason": why})
-        return Delete(table, grant.id), told
+        entry = event(by, "invitation.end", f"{what} as {grant.data['role']}", before, {"reason": why})
+        return Delete(table, grant.id), entry
     why += "; an owner can enable the webhook"
     what = f"{what}: {urlsplit(grant.data['url']).hostname}"
-    told = event(by, "webhook.disable", what, {"id": grant.id}, {"id": grant.id, "error": why[:200]})
-    return Put(table, grant.id, {**grant.data, "disabled": True, "why": why[:200]}, expect=grant.rev), told
+    entry = event(by, "webhook.disable", what, {"id": grant.id}, {"id": grant.id, "error": why[:200]})
+    return Put(table, grant.id, {**grant.data, "disabled": True, "why": why[:200]}, expect=grant.rev), entry
 
 
 def end_lost(records: RecordStore, by: str) -> None:

@@ -165,9 +165,9 @@ class Identities:
                 changes.append(Put("users", account.id, account.data, expect=account.rev))
                 changes += [Delete("sessions", one.id) for one in self._sessions(account, found)]
             name = account.data["name"] if account is not None else found.data["user"]
-            told = event(caller.name, "user.disconnect", name, _told(found.id, found.data["issuer"]), None)
+            entry = event(caller.name, "user.disconnect", name, _told(found.id, found.data["issuer"]), None)
             shown = self._shown(found)
-            self._records.commit(SERVER, changes, [told], check=access.still(caller, access.ACCOUNT))
+            self._records.commit(SERVER, changes, [entry], check=access.still(caller, access.ACCOUNT))
             return shown
 
         return self._records.retry(attempt)
@@ -203,9 +203,9 @@ class Identities:
             raise _anothers()
         put = _connected(identity, account.id, current.generation, old.rev if old is not None else 0)
         name = account.data["name"]
-        told = event(name, "user.connect", name, None, _told(identity.id, identity.issuer))
+        entry = event(name, "user.connect", name, None, _told(identity.id, identity.issuer))
         try:
-            self._records.commit(SERVER, [put], [told], check=access.still(current, access.ACCOUNT))
+            self._records.commit(SERVER, [put], [entry], check=access.still(current, access.ACCOUNT))
         except ConcurrentChange:  # another request has connected the identity at the same time
             raise _anothers() from None
         return account

@@ -209,14 +209,14 @@ class Invitations:
         new = NewUser(name=name, password=password, admin=found.data["admin"])
         id_, project = identity.data["user"] if identity else new_id(), found.data["project"]
         also: list[Change] = [Delete("invitations", found.id, expect=found.rev)]
-        told = []
+        entries = []
         if project:
             member = {"project": project, "subject": id_, "kind": "user", "role": found.data["role"]}
             also.append(Put("members", member_id(project, id_), member))
-            told.append(event(by, "member.set", f"{name} as {found.data['role']}, by invitation"))
+            entries.append(event(by, "member.set", f"{name} as {found.data['role']}, by invitation"))
         try:
             check = partial(self._require_valid, found)
-            return self._users.insert(by, new, id_, also, told, identity=identity, check=check)
+            return self._users.insert(by, new, id_, also, entries, identity=identity, check=check)
         except ConcurrentChange:
             self._find(secret, address)  # raises NotFound if the invitation was used at the same time
             raise AlreadyExists(f"there is a user {name!r}", hint="take another name") from None
@@ -248,14 +248,14 @@ class Invitations:
             Delete("invitations", found.id, expect=found.rev),
             Put("members", id_, member, expect=old.rev if old else 0),
         ]
-        told = event(found.data["by"], "member.set", f"{caller.name} as {role}, by invitation")
+        entry = event(found.data["by"], "member.set", f"{caller.name} as {role}, by invitation")
 
         def check() -> None:
             self._require_valid(found)
             access.require(access.current(caller), access.ACCOUNT)
 
         try:
-            self._records.commit(SERVER, changes, [told], check=check)
+            self._records.commit(SERVER, changes, [entry], check=check)
         except ConcurrentChange:
             self._find(secret, address)  # raises NotFound if the invitation was used at the same time
             raise Conflict("your role was changed in this moment", hint="open the link again") from None

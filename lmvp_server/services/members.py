@@ -130,8 +130,8 @@ class Members:
             entry = event(caller.name, "member.set" if role else "member.remove", what, before, role)
             # Expects the revision of the project, so that two owners cannot remove each other's role at the same time.
             hold = Put("projects", home.id, home.data, expect=home.rev)
-            ended, told = grants.lost(self._records, caller.name, without=() if role == OWNER else (id_,))
-            self._records.commit(SERVER, [change, hold, *ended], [entry, *told], check=check)
+            ended, endings = grants.lost(self._records, caller.name, without=() if role == OWNER else (id_,))
+            self._records.commit(SERVER, [change, hold, *ended], [entry, *endings], check=check)
             grants.end_lost(self._records, caller.name)
 
         self._records.retry(attempt)
@@ -210,7 +210,7 @@ class Members:
             there = {one.data["user"]: one for one in self._in_group(id_)}
             leaving = [one for user, one in there.items() if user not in users]
             # Accounts that leave the group can lose the owner role of a project with it.
-            ended, told = grants.lost(self._records, caller.name, without=[one.id for one in leaving])
+            ended, endings = grants.lost(self._records, caller.name, without=[one.id for one in leaving])
             changes: list[Change] = [
                 Put("groups", id_, {"name": name, "created_at": now()}, expect=old.rev if old else 0),
                 *(Put("belongings", f"{id_}-{user}", {"group": id_, "user": user}) for user in users),
@@ -220,7 +220,7 @@ class Members:
             before = list(self._shown_group(old).users) if old else None
             entry = event(caller.name, "group.set", name, before, list(names))
             check = access.still(caller, access.ADMIN)
-            self._records.commit(SERVER, changes, [entry, *told], check=check)
+            self._records.commit(SERVER, changes, [entry, *endings], check=check)
             grants.end_lost(self._records, caller.name)
             return self._shown_group(self._group(name))
 
@@ -234,7 +234,7 @@ class Members:
             group = self._group(name)
             belongings = [one.id for one in self._in_group(group.id)]
             members = [one.id for one in self._records.find(SERVER, "members", {"subject": group.id})]
-            ended, told = grants.lost(self._records, caller.name, without=[*belongings, *members])
+            ended, endings = grants.lost(self._records, caller.name, without=[*belongings, *members])
             changes: list[Change] = [
                 Delete("groups", group.id, expect=group.rev),
                 *(Delete("belongings", id_) for id_ in belongings),
@@ -243,7 +243,7 @@ class Members:
             ]
             entry = event(caller.name, "group.remove", name, list(self._shown_group(group).users), None)
             check = access.still(caller, access.ADMIN)
-            self._records.commit(SERVER, changes, [entry, *told], check=check)
+            self._records.commit(SERVER, changes, [entry, *endings], check=check)
             grants.end_lost(self._records, caller.name)
 
         self._records.retry(attempt)

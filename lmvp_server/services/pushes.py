@@ -532,9 +532,9 @@ class Pushes:
         after = {"number": number, "digest": version["digest"], "message": version["message"]}
         events = [_told(caller, push, version, after)]
         for alias in _aliases(push):
-            put, told = alias_change(self._records, place, alias, number, version["author"])
+            put, entries = alias_change(self._records, place, alias, number, version["author"])
             changes += [put] if put else []
-            events += told
+            events += entries
         return changes, events
 
     def _version(self, caller: Caller, push: OpenPush, number: int, parents: Sequence[Document]) -> Document:

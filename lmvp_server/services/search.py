@@ -65,9 +65,9 @@ class Search:
     def _runs(self, caller: Caller, projects: list[Document], wanted: list[str]) -> Iterator[Document]:
         for name, record in self._every(caller, projects, "runs"):
             run = record.data
-            told = _params(run.get("params", {}))
-            if _has(wanted, run["name"], record.id, run.get("author", ""), told):
-                yield _told("run", name, run["name"], f"p/{name}/-/runs/{record.id}", told)
+            params = _params(run.get("params", {}))
+            if _has(wanted, run["name"], record.id, run.get("author", ""), params):
+                yield _told("run", name, run["name"], f"p/{name}/-/runs/{record.id}", params)
 
     def _versions(self, caller: Caller, projects: list[Document], wanted: list[str]) -> Iterator[Document]:
         models: dict[str, str] = {}
@@ -79,10 +79,10 @@ class Search:
             if version.get("contribution") or version["model"] not in models:
                 continue
             called = f"{models[version['model']]} v{version['number']}"
-            told = _params(version.get("params", {}))
-            if _has(wanted, called, version["message"], version["author"], told):
+            params = _params(version.get("params", {}))
+            if _has(wanted, called, version["message"], version["author"], params):
                 url = f"p/{name}/{models[version['model']]}@v{version['number']}"
-                yield _told("version", name, called, url, version["message"] or told)
+                yield _told("version", name, called, url, version["message"] or params)
 
     def _every(self, caller: Caller, projects: list[Document], kind: str) -> Iterator[tuple[str, Record]]:
         for one in projects:

@@ -119,7 +119,7 @@ class Tokens:
             "used_at": None,
         }
         event = {"at": now(), "who": caller.name, "action": "token.create", "what": f"{name} ({id_})"}
-        told = {**event, "before": None, "after": None}
+        entry = {**event, "before": None, "after": None}
         expired = self._make_room(data["user"], owner.data["name"] if owner else caller.name)
         changes: list[Change] = [*(Delete("tokens", one.id) for one in expired), Put("tokens", id_, data, None)]
 
@@ -128,7 +128,7 @@ class Tokens:
             if not expired:  # otherwise the commit itself deletes expired tokens
                 self._make_room(data["user"], owner.data["name"] if owner else caller.name)
 
-        self._records.commit(SERVER, changes, [told], check=check)
+        self._records.commit(SERVER, changes, [entry], check=check)
         with self._lock:
             if self._known is not None:
                 self._known[data["digest"]] = (id_, _end(Record(id=id_, seq=0, rev=1, data=data)))
@@ -268,9 +268,9 @@ class Tokens:
         if found is None or not (caller.may(access.ADMIN) or found.data.get("user") == caller.holder):
             raise NotFound(f"no token {token[:40]!r}", hint="`lmvp tokens` lists them by their ids")
         event = {"at": now(), "who": caller.name, "action": "token.revoke", "what": f"{found.data['name']} ({token})"}
-        told = {**event, "before": None, "after": None}
+        entry = {**event, "before": None, "after": None}
         right = access.GRANT if found.data.get("user") == caller.holder else access.ADMIN
-        self._records.commit(SERVER, [Delete("tokens", token)], [told], check=access.still(caller, right))
+        self._records.commit(SERVER, [Delete("tokens", token)], [entry], check=access.still(caller, right))
         self._digests().pop(found.data["digest"], None)
 
     def _shown(self, record: Record) -> TokenRecord:

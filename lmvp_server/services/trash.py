@@ -125,12 +125,12 @@ class Trash:
             going = list(choose()) if model else []
             if model is None or not going:
                 return going
-            told = [
+            entries = [
                 event(caller.name, action, f"{place.reference}@v{one.data['number']}", one.data, None) for one in going
             ]
             check = grants.still(self._records, caller, access.MAINTAIN, place.project)
             changes = self._drop_changes(caller, place, model, going, keep=keep)
-            self._records.commit(place.space, changes, told, check=check)
+            self._records.commit(place.space, changes, entries, check=check)
             return going
 
         return self._records.retry(attempt)
@@ -163,8 +163,8 @@ class Trash:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.MAINTAIN, project)
             versions = self._records.count(place.space, "versions", {"model": place.model.id})
-            told = {**place.model.data, "versions": versions}
-            away = {**told, "removed": _mark(caller)}
+            before = {**place.model.data, "versions": versions}
+            away = {**before, "removed": _mark(caller)}
             changes: list[Change] = [
                 Delete("models", place.model.id, expect=place.model.rev),
                 Delete("names", f"models:{place.model.data['key']}"),
@@ -174,7 +174,7 @@ class Trash:
                     else _model_changes(self._records, place.space, place.model.id)
                 ),
             ]
-            entry = event(caller.name, "model.remove", place.reference, told, None)
+            entry = event(caller.name, "model.remove", place.reference, before, None)
             check = grants.still(self._records, caller, access.MAINTAIN, place.project)
             self._records.commit(place.space, changes, [entry], check=check)
             return self._removed(place.project, versions=versions, keep=keep)
@@ -191,14 +191,14 @@ class Trash:
             models = self._records.find(home.id, "models")
             versions = sum(self._records.count(home.id, "versions", {"model": model.id}) for model in models)
             head = head_of(self._records, home.id, home.data["name"])  # for the server's event
-            told = {**home.data, "id": home.id, "versions": versions, "events": head.seq, "chain": head.chain}
+            before = {**home.data, "id": home.id, "versions": versions, "events": head.seq, "chain": head.chain}
             away = {**home.data, "versions": versions, "removed": _mark(caller)}
             changes: list[Change] = [
                 Delete("projects", home.id, expect=home.rev),  # the revision protects a project that reuses the name
                 Delete("names", f"projects:{home.data['key']}"),
                 *([Put(REMOVED, home.id, away, expect=0)] if keep else self._server_changes(home.id)),
             ]
-            entry = event(caller.name, "project.remove", home.data["name"], told, None)
+            entry = event(caller.name, "project.remove", home.data["name"], before, None)
             check = grants.still(self._records, caller, access.OWN, home, expected=True)
             self._records.commit(SERVER, changes, [entry], check=check)
             freed = 0 if keep else self._delete_project_data(home.id)
@@ -298,9 +298,9 @@ class Trash:
                 return self._versions.version(caller, project, model, f"v{number}")
             if found is None:
                 raise NotFound(f"no version v{number} of {place.reference} can be brought back", hint=_HINT)
-            told = event(caller.name, "version.undelete", f"{place.reference}@v{number}", None, {"number": number})
+            entry = event(caller.name, "version.undelete", f"{place.reference}@v{number}", None, {"number": number})
             check = grants.still(self._records, caller, access.MAINTAIN, place.project)
-            self._records.commit(place.space, _restore_version_changes(place, found), [told], check=check)
+            self._records.commit(place.space, _restore_version_changes(place, found), [entry], check=check)
             return self._versions.version(caller, project, model, f"v{number}")
 
         return self._records.retry(attempt)
@@ -328,9 +328,9 @@ class Trash:
             if found is None:
                 raise NotFound(f"no model {reference!r} can be brought back", hint=_HINT)
             self._check_name_is_free(home.id, "models", found, reference)
-            told = event(caller.name, "model.undelete", reference, None, {"versions": found.data["versions"]})
+            entry = event(caller.name, "model.undelete", reference, None, {"versions": found.data["versions"]})
             check = grants.still(self._records, caller, access.MAINTAIN, home)
-            self._records.commit(home.id, _restore_changes("models", found), [told], check=check)
+            self._records.commit(home.id, _restore_changes("models", found), [entry], check=check)
             return self._catalog.model(caller, project, found.data["name"])
 
         return self._records.retry(attempt)
@@ -356,11 +356,11 @@ class Trash:
                 raise NotFound(f"there is nothing called {f'{project}/'!r} that you can bring back", hint=_HINT)
             self._check_name_is_free(SERVER, "projects", found, f"{project}/")
             grants.end_lost(self._records, caller.name)  # an earlier release kept the grants of removed projects
-            told = event(caller.name, "project.undelete", found.data["name"], None, {"id": found.id})
+            entry = event(caller.name, "project.undelete", found.data["name"], None, {"id": found.id})
             self._records.commit(
                 SERVER,
                 _restore_changes("projects", found),
-                [told],
+                [entry],
                 check=partial(self._check_restore, caller, found),
             )
             return self._catalog.project(caller, found.data["name"])
@@ -487,17 +487,17 @@ class Trash:
                 continue
             # The record without `removed` is the mark: see `Runs.missing`.
             mark: Change = Put(REMOVED_RUNS, run.id, {"at": run.data["at"]}, expect=run.rev)
-            told = event(who, "run.purge", f"{project.data['name']}/runs/{run.id}", {"name": run.data["name"]}, None)
-            if self._commit(project, [mark], told):
+            entry = event(who, "run.purge", f"{project.data['name']}/runs/{run.id}", {"name": run.data["name"]}, None)
+            if self._commit(project, [mark], entry):
                 self._series.drop(project.id, run.id)
 
     def _purge_project(self, project: Record, who: str) -> int:
         # The event of the server keeps the head of the deleted audit log, so that a copy of the log can be verified.
         head = head_of(self._records, project.id, project.data["name"])
-        told = {"id": project.id, "events": head.seq, "chain": head.chain}
+        before = {"id": project.id, "events": head.seq, "chain": head.chain}
         changes: list[Change] = [Delete(REMOVED, project.id, expect=project.rev), *self._server_changes(project.id)]
         try:
-            self._records.commit(SERVER, changes, [event(who, "project.purge", project.data["name"], told, None)])
+            self._records.commit(SERVER, changes, [event(who, "project.purge", project.data["name"], before, None)])
         except ConcurrentChange:  # restored at the same time
             return 0
         return self._delete_project_data(project.id)
@@ -507,8 +507,8 @@ class Trash:
         for model in self._records.find(project.id, REMOVED):
             if model.data["removed"]["at"] <= before:
                 end: Change = Delete(REMOVED, model.id, expect=model.rev)
-                told = event(who, "model.purge", f"{project.data['name']}/{model.data['name']}")
-                count += self._commit(project, [end, *_model_changes(self._records, project.id, model.id)], told)
+                entry = event(who, "model.purge", f"{project.data['name']}/{model.data['name']}")
+                count += self._commit(project, [end, *_model_changes(self._records, project.id, model.id)], entry)
         return count
 
     def _purge_versions(self, project: Record, before: str, who: str) -> int:
@@ -538,13 +538,13 @@ class Trash:
                 Put(DELETED_CONTRIBUTIONS, one.id, data, expect=0),
             ]
             what = f"{project.data['name']}/{model}@c{one.data['number']}"
-            told = event(who, "contribution.purge", what, {"status": about["status"], "digest": one.data["digest"]})
-            count += self._commit(project, changes, told)
+            entry = event(who, "contribution.purge", what, {"status": about["status"], "digest": one.data["digest"]})
+            count += self._commit(project, changes, entry)
         return count
 
-    def _commit(self, project: Record, changes: list[Change], told: Document) -> bool:
+    def _commit(self, project: Record, changes: list[Change], entry: Document) -> bool:
         try:
-            self._records.commit(project.id, changes, [told])
+            self._records.commit(project.id, changes, [entry])
         except ConcurrentChange:  # restored at the same time
             return False
         return True

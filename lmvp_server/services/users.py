@@ -67,7 +67,7 @@ class Users:
         if kept is not None and kept.data["credential"] == credential:
             return
         changes: list[Change] = []
-        told: list[Document] = []
+        entries: list[Document] = []
         if kept is not None:
             self._operator_generation += 1
             ended: dict[str, int] = {}
@@ -78,11 +78,11 @@ class Users:
             log.warning(
                 "the token of this server was replaced: the grants of the old one have ended: %s", Ended(**ended)
             )
-            told.append(event(OPERATOR, "server.token", "the token of this server", None, {"ended": ended}))
+            entries.append(event(OPERATOR, "server.token", "the token of this server", None, {"ended": ended}))
         data = {"credential": credential, "generation": self._operator_generation}
         changes.append(Put(_OPERATORS, OPERATOR, data, expect=kept.rev if kept else 0))
         try:
-            self._records.commit(SERVER, changes, told)
+            self._records.commit(SERVER, changes, entries)
         except (OSError, LmvpError) as error:  # a read-only folder: the server still starts, and the grants are invalid
             log.warning("the token of this server could not be noted: %s", error)
 
@@ -146,7 +146,7 @@ class Users:
         new: NewUser,
         id_: str,
         also: Sequence[Change] = (),
-        told: Sequence[Document] = (),
+        events: Sequence[Document] = (),
         *,
         identity: Put | None = None,
         check: Callable[[], object] | None = None,
@@ -163,7 +163,7 @@ class Users:
             The id of the account.
         also : sequence of changes
             Further changes of the commit.
-        told : sequence of dict
+        events : sequence of dict
             Further events of the commit.
         identity : Put, optional
             A change that connects an identity of an OpenID provider with the account.
@@ -187,7 +187,7 @@ class Users:
             "created_at": now(),
         } | ({"openid": True} if identity else {})
         service = not (new.password or identity)
-        entries = [event(by, "user.add", new.name, None, {"admin": new.admin, "service": service}), *told]
+        entries = [event(by, "user.add", new.name, None, {"admin": new.admin, "service": service}), *events]
         changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
         if identity is not None:
             changes.append(identity)
@@ -251,7 +251,7 @@ class Users:
             # So at least one admin remains.
             if own and (given.disabled or given.admin is False):
                 raise Conflict("nobody disables or demotes themselves", hint="another admin can")
-            told = {key: record.data.get(key) for key in fields}
+            before = {key: record.data.get(key) for key in fields}
             after = dict(fields)
             changes: list[Change] = []
             ended: Ended | None = None
@@ -267,7 +267,7 @@ class Users:
                     kept |= {"identities"} if given.keep_identities else set()
                 changes, ended = self._end_grants(record, generation, kept, disabled=disabled)
                 after["ended"] = msgspec.to_builtins(ended)
-            entry = event(caller.name, "user.change", record.data["name"], told, after)
+            entry = event(caller.name, "user.change", record.data["name"], before, after)
             changes.insert(0, Put("users", record.id, {**record.data, **fields}, expect=record.rev))
             loses = given.disabled or given.admin is False
             events = [entry]

@@ -147,9 +147,9 @@ class Webhooks:
             "sent": head_of(self._records, home.id, "").seq,
             **_RESTED,
         }
-        told = event(caller.name, "webhook.add", f"{home.data['name']}: {host}", None, {"id": id_, "events": events})
+        entry = event(caller.name, "webhook.add", f"{home.data['name']}: {host}", None, {"id": id_, "events": events})
         check = grants.still(self._records, caller, access.OWN, home)
-        self._records.commit(SERVER, [Put(_TABLE, id_, data, expect=0)], [told], check=check)
+        self._records.commit(SERVER, [Put(_TABLE, id_, data, expect=0)], [entry], check=check)
         grants.end_lost(self._records, caller.name)  # in case the caller lost the role at the same time
         return MadeWebhook(id=id_, url=new.url, events=events, secret=secret)
 
@@ -157,9 +157,9 @@ class Webhooks:
         """Remove a webhook."""
         home = self._home(caller, project)
         found = self._find(home, id_)
-        told = event(caller.name, "webhook.remove", home.data["name"], {"id": id_}, None)
+        entry = event(caller.name, "webhook.remove", home.data["name"], {"id": id_}, None)
         check = grants.still(self._records, caller, access.OWN, home)
-        self._records.commit(SERVER, [Delete(_TABLE, found.id)], [told], check=check)
+        self._records.commit(SERVER, [Delete(_TABLE, found.id)], [entry], check=check)
 
     def enable(self, caller: Caller, project: str, id_: str) -> Webhook:
         """Enable a webhook that is disabled or waits.
@@ -169,9 +169,9 @@ class Webhooks:
         home = self._home(caller, project)
         found = self._find(home, id_)
         was = {"id": id_, "disabled": found.data["disabled"]}
-        told = event(caller.name, "webhook.enable", _named(home, found), was, {"id": id_, "disabled": False})
+        entry = event(caller.name, "webhook.enable", _named(home, found), was, {"id": id_, "disabled": False})
         check = grants.still(self._records, caller, access.OWN, home)
-        self._change(found.id, {**_RESTED, "user": caller.holder, "by": caller.name}, told, check=check)
+        self._change(found.id, {**_RESTED, "user": caller.holder, "by": caller.name}, entry, check=check)
         grants.end_lost(self._records, caller.name)
         return _shown(self._find(home, id_))
 
@@ -224,8 +224,8 @@ class Webhooks:
             why = f"{hook.data['by']} does not own the project any more; an owner can enable the webhook"
             log.warning("the webhook %s is disabled: %s", hook.id, why)
             ended = {"id": hook.id, "error": why[:200]}
-            told = event(_ITSELF, "webhook.disable", _named(home, hook), {"id": hook.id}, ended)
-            self._change(hook.id, {"disabled": True, "why": why[:200]}, told)
+            entry = event(_ITSELF, "webhook.disable", _named(home, hook), {"id": hook.id}, ended)
+            self._change(hook.id, {"disabled": True, "why": why[:200]}, entry)
             return None
         # Unwanted events are remembered in memory only, so that they need no commit.
         after = max(hook.data["sent"], self._passed.get(hook.id, 0))
@@ -278,8 +278,8 @@ class Webhooks:
         news = {"tries": tries, "since": since, "next_at": time.time() + wait, "why": why[:200], "disabled": over}
         home = self._records.get(SERVER, "projects", found.data["project"])
         what = _named(home, found) if home is not None else ""
-        told = event(_ITSELF, "webhook.disable", what, {"id": found.id}, {"id": found.id, "error": why[:200]})
-        self._change(delivery.hook, news, *([told] if over else []))
+        entry = event(_ITSELF, "webhook.disable", what, {"id": found.id}, {"id": found.id, "error": why[:200]})
+        self._change(delivery.hook, news, *([entry] if over else []))
 
     def _change(self, id_: str, news: Document, *events: Document, check: Callable[[], object] | None = None) -> None:
         self._records.update(SERVER, _TABLE, id_, lambda data: {**data, **news}, events, check=check)
