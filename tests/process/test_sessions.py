@@ -204,7 +204,7 @@ def test_a_session_approves_a_device_and_the_token_is_its_own(server, browser):
     code = requests.post(f"{server.url}/api/v1/device/code", json={"client_name": "ada@laptop"}, timeout=10).json()
     browser.login()
     page = f"device?code={code['user_code']}"
-    assert "Signed in as ada" in browser.look(page).text
+    assert "You are signed in as ada" in browser.look(page).text
     assert "Approved" in browser.submit("device", page=page, code=code["user_code"], verdict="approve").text
     body = {"device_code": code["device_code"]}
     token = requests.post(f"{server.url}/api/v1/device/token", json=body, timeout=10).json()["access_token"]
@@ -312,7 +312,7 @@ def test_password_is_changed_on_the_page_and_in_the_shell(server, browser, monke
     xsrf = re.search(r'name="_xsrf" value="([0-9a-f]+)"', answer.text)[1]
     form = {"_xsrf": xsrf, "do": "make_token", "name": "next", "scope": "read"}
     made = browser.post(f"{server.url}/account", data=form, timeout=10)
-    assert "shown this once" in made.text, "the forms of the answer belong to the new session"
+    assert "It is not shown again" in made.text, "the forms of the answer belong to the new session"
     assert "curie" in browser.look("account").text, "the session goes on under a new secret"
     assert other.look("").url.endswith("/login")
     old = Browser(server.url)
