@@ -25,8 +25,8 @@ class Aliases:
         """List the aliases of a model, by name."""
         place = self._catalog.find_model(caller, project, model)
         # A removed alias stays in the table with number 0, because its record holds the history of moves.
-        found = self._records.find(place.space, "aliases", {"model": place.model.id})
-        shown = sorted((_present(place, alias) for alias in found if alias.data["number"]), key=lambda a: a["name"])
+        aliases = self._records.find(place.space, "aliases", {"model": place.model.id})
+        shown = sorted((_present(place, alias) for alias in aliases if alias.data["number"]), key=lambda a: a["name"])
         return {"items": shown, "next": None, "total": len(shown)}
 
     def alias(self, caller: Caller, project: str, model: str, name: str) -> Document:

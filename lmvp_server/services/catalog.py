@@ -69,12 +69,12 @@ def still(
     """
 
     def check() -> None:
-        found = records.get(SERVER, "projects", home.id)
-        if found is None and expected:
+        project = records.get(SERVER, "projects", home.id)
+        if project is None and expected:
             return
-        if found is None:
+        if project is None:
             raise NotFound(f"no project {home.data['name']!r}", hint="it was removed before this change was made")
-        access.require(access.current(caller), right, found.data["name"])
+        access.require(access.current(caller), right, project.data["name"])
 
     return check
 
@@ -91,8 +91,8 @@ class Catalog:
         """List the projects that the caller can read, in the order of creation."""
         if caller.everything:
             access.require(caller, access.ENTER)
-            found = self._records.find(SERVER, "projects", after=page.cursor, limit=page.limit + 1)
-            return paging.listing(page, found, self._records.count(SERVER, "projects"), self._present_project)
+            projects = self._records.find(SERVER, "projects", after=page.cursor, limit=page.limit + 1)
+            return paging.listing(page, projects, self._records.count(SERVER, "projects"), self._present_project)
         theirs = [one for one in self._records.find(SERVER, "projects") if caller.may(access.READ, one.data["name"])]
         if not theirs:
             # An anonymous caller gets an error, not an empty list, unless a project is public.
@@ -114,13 +114,13 @@ class Catalog:
         """
         cancellation.check()
         check_name(name, "project name")
-        found = self._records.find(SERVER, "projects", {"key": name.lower()}, limit=1)
+        projects = self._records.find(SERVER, "projects", {"key": name.lower()}, limit=1)
         # The same answer in both cases: the existence of a project that the caller cannot read stays hidden.
-        if not found or not caller.may(access.READ, name):
+        if not projects or not caller.may(access.READ, name):
             if not caller.known:
                 access.require(caller, access.READ, name)
             raise NotFound(f"no project {name!r}", hint=self._way_to_a_project(caller, name))
-        return found[0]
+        return projects[0]
 
     def _way_to_a_project(self, caller: Caller, name: str) -> str:
         """Return a hint: the project with the nearest name, else some existing ones.
@@ -171,9 +171,9 @@ class Catalog:
     def models(self, caller: Caller, project: str, page: Page) -> Document:
         """List the models of a project, in the order of creation."""
         home = self.find_project(caller, project)
-        found = self._records.find(home.id, "models", after=page.cursor, limit=page.limit + 1)
+        models = self._records.find(home.id, "models", after=page.cursor, limit=page.limit + 1)
         total = self._records.count(home.id, "models")
-        return paging.listing(page, found, total, lambda record: self._present_model(caller, home, record))
+        return paging.listing(page, models, total, lambda record: self._present_model(caller, home, record))
 
     def model(self, caller: Caller, project: str, name: str) -> Document:
         """Return one model."""
@@ -209,10 +209,10 @@ class Catalog:
             # A reference without a project means the default project, which often does not exist: search the others.
             raise NotFound(error.message, hint=self.elsewhere(caller, name) or error.hint) from None
         check_name(name, "model name")
-        found = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
-        if not found:
+        models = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
+        if not models:
             raise NotFound(f"no model {name!r} in project {project!r}", hint=self._way_to_a_model(caller, home, name))
-        return Place(home, found[0])
+        return Place(home, models[0])
 
     def _way_to_a_model(self, caller: Caller, home: Record, name: str) -> str:
         """Return a hint: the model with the nearest name, else an object of this name elsewhere, else a command."""

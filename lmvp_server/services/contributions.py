@@ -114,8 +114,8 @@ class Contributions:
             return None
         place = self._catalog.find_model(caller, project, model)
         id_ = version_id(proposed_key(place.model.id), int(revision[1:]))
-        found = self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
-        return None if found is None else self._shown(place, found)
+        contribution = self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
+        return None if contribution is None else self._shown(place, contribution)
 
     def accept(self, caller: Caller, project: str, model: str, number: str) -> Document:
         """Make a contribution the next version of its model. The author of the version is the contributor.
@@ -129,22 +129,22 @@ class Contributions:
         def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.WRITE, project)
-            found = self._open(place, number)
-            self._check(place, found)
-            data = self._versions.manifest_bytes(place.space, found.data["digest"])
+            contribution = self._open(place, number)
+            self._check(place, contribution)
+            data = self._versions.manifest_bytes(place.space, contribution.data["digest"])
             # An older server accepted contributions without this check.
             self._digests.require_stored(place.space, manifests.decode(data))
             following = next_number(place.model)
-            version = {key: value for key, value in found.data.items() if key != "contribution"}
+            version = {key: value for key, value in contribution.data.items() if key != "contribution"}
             version |= {"model": place.model.id, "number": following, "created_at": now(), "push": ""}
             changes: list[Change] = [
                 Put("versions", version_id(place.model.id, following), version, expect=0),
                 Put("models", place.model.id, {**place.model.data, "latest": following, "last": following},
                     expect=place.model.rev),
-                _decided(found, caller, ACCEPTED, accepted=following),
+                _decided(contribution, caller, ACCEPTED, accepted=following),
             ]  # fmt: skip
             after = {"number": following, "digest": version["digest"], "author": version["author"]}
-            events = [_event(caller, "contribution.accept", place, found, after)]
+            events = [_event(caller, "contribution.accept", place, contribution, after)]
             self._commit(caller, access.WRITE, place, changes, events)
             return self.one(caller, project, model, number)
 
@@ -166,12 +166,12 @@ class Contributions:
             place = self._catalog.find_model(caller, project, model)
             right = access.PROPOSE if status == WITHDRAWN else access.WRITE
             access.require(caller, right, project)
-            found = self._open(place, number)
-            own = caller.is_operator or (bool(caller.user) and found.data["contribution"]["by"] == caller.user)
+            contribution = self._open(place, number)
+            own = caller.is_operator or (bool(caller.user) and contribution.data["contribution"]["by"] == caller.user)
             if status == WITHDRAWN and not own:
-                raise AccessDenied(f"c{number} is of {found.data['author']}", hint="a maintainer can decline it")
-            events = [_event(caller, f"contribution.{_VERBS[status]}", place, found, reason or None)]
-            self._commit(caller, right, place, [_decided(found, caller, status, reason=reason)], events)
+                raise AccessDenied(f"c{number} is of {contribution.data['author']}", hint="a maintainer can decline it")
+            events = [_event(caller, f"contribution.{_VERBS[status]}", place, contribution, reason or None)]
+            self._commit(caller, right, place, [_decided(contribution, caller, status, reason=reason)], events)
             return self.one(caller, project, model, number)
 
         return self._records.retry(attempt)
@@ -182,17 +182,20 @@ class Contributions:
         def attempt() -> Document:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.PROPOSE, project)
-            found = self._find(place, number)
-            said = found.data["contribution"]["comments"]
+            contribution = self._find(place, number)
+            said = contribution.data["contribution"]["comments"]
             if len(said) >= COMMENTS_LIMIT:
                 raise Conflict(f"c{number} has {COMMENTS_LIMIT} comments already")
             if not words.strip():
                 raise InvalidArgument("an empty comment")
             comment = {"by": caller.name, "at": now(), "words": _words(words)}
-            data = {**found.data, "contribution": {**found.data["contribution"], "comments": [*said, comment]}}
-            events = [_event(caller, "contribution.comment", place, found, None)]
+            data = {
+                **contribution.data,
+                "contribution": {**contribution.data["contribution"], "comments": [*said, comment]},
+            }
+            events = [_event(caller, "contribution.comment", place, contribution, None)]
             table = DELETED_CONTRIBUTIONS if "deleted_at" in data["contribution"] else "versions"
-            change: Change = Put(table, found.id, data, expect=found.rev)
+            change: Change = Put(table, contribution.id, data, expect=contribution.rev)
             self._commit(caller, access.PROPOSE, place, [change], events)
             return self.one(caller, project, model, number)
 
@@ -216,13 +219,13 @@ class Contributions:
         return found
 
     def _open(self, place: Place, number: str) -> Record:
-        found = self._find(place, number)
-        status = found.data["contribution"]["status"]
+        contribution = self._find(place, number)
+        status = contribution.data["contribution"]["status"]
         if status != PROPOSED:
-            raise Conflict(f"c{found.data['number']} of {place.reference} is {status} already")
-        return found
+            raise Conflict(f"c{contribution.data['number']} of {place.reference} is {status} already")
+        return contribution
 
-    def _check(self, place: Place, found: Record) -> None:
+    def _check(self, place: Place, contribution: Record) -> None:
         """Check that a contribution meets the requirement of its model, if there is one.
 
         Raises
@@ -240,11 +243,11 @@ class Contributions:
             except NotFound:
                 return None
 
-        read, proposed = _read_rule(rule), self._versions.present(place, found)
+        read, proposed = _read_rule(rule), self._versions.present(place, contribution)
         if not read.holds(proposed, version):
             told = read.told(proposed, version)
             raise Conflict(
-                f"c{found.data['number']} does not meet the rule of {place.reference}: {rule}; {told}",
+                f"c{contribution.data['number']} does not meet the rule of {place.reference}: {rule}; {told}",
                 hint="decline it, or change the rule",
             )
 
@@ -269,16 +272,19 @@ class Contributions:
 _VERBS = {DECLINED: "decline", WITHDRAWN: "withdraw"}
 
 
-def _decided(found: Record, caller: Caller, status: str, *, reason: str = "", accepted: int = 0) -> Put:
+def _decided(contribution: Record, caller: Caller, status: str, *, reason: str = "", accepted: int = 0) -> Put:
     news = {"status": status, "reason": reason, "accepted": accepted, "decided_by": caller.name, "decided_at": now()}
     return Put(
-        "versions", found.id, {**found.data, "contribution": {**found.data["contribution"], **news}}, expect=found.rev
+        "versions",
+        contribution.id,
+        {**contribution.data, "contribution": {**contribution.data["contribution"], **news}},
+        expect=contribution.rev,
     )
 
 
-def _event(caller: Caller, action: str, place: Place, found: Record, after: object) -> Document:
-    what = f"{place.reference}@c{found.data['number']}"
-    before = found.data["contribution"]["status"]
+def _event(caller: Caller, action: str, place: Place, contribution: Record, after: object) -> Document:
+    what = f"{place.reference}@c{contribution.data['number']}"
+    before = contribution.data["contribution"]["status"]
     return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}
 
 

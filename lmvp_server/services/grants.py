@@ -102,8 +102,8 @@ def _holder(records: RecordStore, grant: Record, table: str) -> str:
     Webhooks of 9d7a6ec have only the name of an account. Another account cannot take this name.
     """
     if table == "webhooks" and "user" not in grant.data:
-        found = records.find(SERVER, "users", {"key": str(grant.data["by"]).lower()}, limit=1)
-        return found[0].id if found else ""
+        accounts = records.find(SERVER, "users", {"key": str(grant.data["by"]).lower()}, limit=1)
+        return accounts[0].id if accounts else ""
     holder = grant.data.get("user")
     return holder if isinstance(holder, str) else ""
 

@@ -83,13 +83,13 @@ class Identities:
         NotAuthenticated
             If the account is disabled or deleted, or the identity has ended.
         """
-        found = self._records.get(SERVER, _TABLE, identity.id)
-        if found is None:
+        record = self._records.get(SERVER, _TABLE, identity.id)
+        if record is None:
             return None
-        account = self._users.active(found.data["user"])
+        account = self._users.active(record.data["user"])
         if account is None:
             raise NotAuthenticated("this account cannot sign in", hint="ask an admin of the server")
-        if self._ended(found):
+        if self._ended(record):
             raise NotAuthenticated(
                 "this identity is no longer connected to its account",
                 hint="sign in with the password and connect it again, or ask an admin",
@@ -120,10 +120,14 @@ class Identities:
             where: Document | None = {"user": self._users.find(user).id}
         else:
             where = {"user": caller.holder} if user or not caller.may(access.ADMIN) else None
-        found = self._records.find(SERVER, _TABLE, where)
+        identities = self._records.find(SERVER, _TABLE, where)
         first = page.cursor or 0
-        more = str(first + page.limit) if len(found) > first + page.limit else None
-        return {"items": [self._shown(one) for one in found[first:][: page.limit]], "next": more, "total": len(found)}
+        more = str(first + page.limit) if len(identities) > first + page.limit else None
+        return {
+            "items": [self._shown(one) for one in identities[first:][: page.limit]],
+            "next": more,
+            "total": len(identities),
+        }
 
     def disconnect(self, caller: Caller, id_: str, issuer: str, password: str = "") -> IdentityRecord:
         """Disconnect an identity, by its id, and end the sessions that it started.
@@ -152,21 +156,21 @@ class Identities:
         self._users.prove(caller, password)
 
         def attempt() -> IdentityRecord:
-            found = self._find(caller, id_)
-            account = self._records.get(SERVER, "users", found.data["user"])
-            changes: list[Change] = [Delete(_TABLE, found.id, expect=found.rev)]
+            identity = self._find(caller, id_)
+            account = self._records.get(SERVER, "users", identity.data["user"])
+            changes: list[Change] = [Delete(_TABLE, identity.id, expect=identity.rev)]
             if account is not None:
-                if account.id == caller.user and self._is_last(account, found, issuer):
+                if account.id == caller.user and self._is_last(account, identity, issuer):
                     raise Conflict(
                         f"this identity is the only way to sign in to {account.data['name']!r}",
                         hint="set a password or connect another identity first, or ask another admin",
                     )
                 # Expects the revision of the account, so that two requests cannot each disconnect one of the last two.
                 changes.append(Put("users", account.id, account.data, expect=account.rev))
-                changes += [Delete("sessions", one.id) for one in self._sessions(account, found)]
-            name = account.data["name"] if account is not None else found.data["user"]
-            entry = event(caller.name, "user.disconnect", name, _told(found.id, found.data["issuer"]), None)
-            shown = self._shown(found)
+                changes += [Delete("sessions", one.id) for one in self._sessions(account, identity)]
+            name = account.data["name"] if account is not None else identity.data["user"]
+            entry = event(caller.name, "user.disconnect", name, _told(identity.id, identity.data["issuer"]), None)
+            shown = self._shown(identity)
             self._records.commit(SERVER, changes, [entry], check=access.still(caller, access.ACCOUNT))
             return shown
 
@@ -284,8 +288,8 @@ class Identities:
 
     def _sessions(self, account: Record, identity: Record) -> list[Record]:
         """Return the sessions that an identity started."""
-        found = self._records.find(SERVER, "sessions", {"user": account.id})
-        return [one for one in found if one.data.get("token") == f"identity:{identity.id}"]
+        sessions = self._records.find(SERVER, "sessions", {"user": account.id})
+        return [one for one in sessions if one.data.get("token") == f"identity:{identity.id}"]
 
     def _shown(self, record: Record) -> IdentityRecord:
         data = record.data

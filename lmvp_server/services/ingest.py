@@ -117,10 +117,10 @@ class Intake:
         """Handle a heartbeat."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
-        found = self._records.get(home.id, "runs", run)
-        if found is None:
+        record = self._records.get(home.id, "runs", run)
+        if record is None:
             raise self._runs.missing(home, run)
-        self._runs.require_author(caller, home, found)
+        self._runs.require_author(caller, home, record)
         if self._runs.is_current(home.id, run, self._series.attempt(home.id, run, writer)):
             self._series.touch(home.id, run)
         return Applied(applied=self._series.applied(home.id, run, writer))
@@ -142,10 +142,10 @@ class Intake:
                 raise InvalidRequest(f"the journal is of run {new.run[:40]}, the request of {run}")
             home = self._runs.home(caller, project, new)
             self._runs.begin(caller, home, new)
-        found = self._records.get(home.id, "runs", run)
-        if found is None:
+        record = self._records.get(home.id, "runs", run)
+        if record is None:
             raise self._runs.missing(home, run)
-        self._runs.require_author(caller, home, found)
+        self._runs.require_author(caller, home, record)
         return home, new
 
     def _take_late_start(self, caller: Caller, home: Record, run: str, new: NewRun | None) -> int:

@@ -165,9 +165,9 @@ class Invitations:
         TooManyRequests
             After too many wrong secrets from this address.
         """
-        found = self._find(secret, address)
-        home = self._records.get(SERVER, "projects", found.data["project"])
-        return msgspec.structs.replace(self._shown(found, home), id="")
+        invitation = self._find(secret, address)
+        home = self._records.get(SERVER, "projects", invitation.data["project"])
+        return msgspec.structs.replace(self._shown(invitation, home), id="")
 
     def accept(
         self, secret: str, name: str, password: str, address: str, runs_it: str, identity: Put | None = None
@@ -198,24 +198,24 @@ class Invitations:
         InvalidArgument
             If the name or the password is not valid.
         """
-        found = self._find(secret, address)
-        by = found.data["by"]
+        invitation = self._find(secret, address)
+        by = invitation.data["by"]
         if not password and identity is None:
             raise InvalidArgument("an account that was invited has a password")
-        if name.lower() == runs_it.lower() and not found.data["admin"]:
+        if name.lower() == runs_it.lower() and not invitation.data["admin"]:
             raise AlreadyExists(f"{name!r} is whoever runs this server", hint="take another name")
-        if found.data["admin"] and self._records.count(SERVER, "users"):
+        if invitation.data["admin"] and self._records.count(SERVER, "users"):
             raise Conflict("the first admin is there already")
-        new = NewUser(name=name, password=password, admin=found.data["admin"])
-        id_, project = identity.data["user"] if identity else new_id(), found.data["project"]
-        also: list[Change] = [Delete("invitations", found.id, expect=found.rev)]
+        new = NewUser(name=name, password=password, admin=invitation.data["admin"])
+        id_, project = identity.data["user"] if identity else new_id(), invitation.data["project"]
+        also: list[Change] = [Delete("invitations", invitation.id, expect=invitation.rev)]
         entries = []
         if project:
-            member = {"project": project, "subject": id_, "kind": "user", "role": found.data["role"]}
+            member = {"project": project, "subject": id_, "kind": "user", "role": invitation.data["role"]}
             also.append(Put("members", member_id(project, id_), member))
-            entries.append(event(by, "member.set", f"{name} as {found.data['role']}, by invitation"))
+            entries.append(event(by, "member.set", f"{name} as {invitation.data['role']}, by invitation"))
         try:
-            check = partial(self._require_valid, found)
+            check = partial(self._require_valid, invitation)
             return self._users.insert(by, new, id_, also, entries, identity=identity, check=check)
         except ConcurrentChange:
             self._find(secret, address)  # raises NotFound if the invitation was used at the same time
@@ -234,24 +234,24 @@ class Invitations:
         Conflict
             If the invitation creates the first admin, or its project does not exist any more.
         """
-        found = self._find(secret, address)
-        home = self._records.get(SERVER, "projects", found.data["project"])
+        invitation = self._find(secret, address)
+        home = self._records.get(SERVER, "projects", invitation.data["project"])
         if caller.known:
             access.require(caller, access.ACCOUNT)
         if not caller.user or home is None:
             raise Conflict("this invitation is for a new account", hint="sign out, and open it again")
         id_ = member_id(home.id, caller.user)
         old = self._records.get(SERVER, "members", id_)
-        role = highest([found.data["role"], old.data["role"] if old else ""])
+        role = highest([invitation.data["role"], old.data["role"] if old else ""])
         member = {"project": home.id, "subject": caller.user, "kind": "user", "role": role}
         changes: list[Change] = [
-            Delete("invitations", found.id, expect=found.rev),
+            Delete("invitations", invitation.id, expect=invitation.rev),
             Put("members", id_, member, expect=old.rev if old else 0),
         ]
-        entry = event(found.data["by"], "member.set", f"{caller.name} as {role}, by invitation")
+        entry = event(invitation.data["by"], "member.set", f"{caller.name} as {role}, by invitation")
 
         def check() -> None:
-            self._require_valid(found)
+            self._require_valid(invitation)
             access.require(access.current(caller), access.ACCOUNT)
 
         try:
@@ -263,16 +263,16 @@ class Invitations:
 
     def _find(self, secret: str, address: str) -> Record:
         """Return the record of a valid invitation; see `look` for the errors."""
-        found = self._records.get(SERVER, "invitations", _digest(secret)) if secret else None
-        if found is None or found.data["ends"] < time.time():
+        invitation = self._records.get(SERVER, "invitations", _digest(secret)) if secret else None
+        if invitation is None or invitation.data["ends"] < time.time():
             self._tries.count(network_of(address))
             raise NotFound("this invitation was used or revoked, or is too old", hint="ask for another one")
         try:
-            self._require_valid(found)
+            self._require_valid(invitation)
         except AccessDenied:
-            grants.end_lost(self._records, found.data["by"])  # earlier releases did not delete such invitations
+            grants.end_lost(self._records, invitation.data["by"])  # earlier releases did not delete such invitations
             raise
-        return found
+        return invitation
 
     def _require_valid(self, invitation: Record) -> None:
         ended = self._ended(invitation)

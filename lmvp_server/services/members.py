@@ -28,10 +28,10 @@ class ProjectRoles:
 
     def role(self, caller: Caller, project: str) -> str | None:
         """Return the highest role that a caller has in a project; None without a role."""
-        found = self._records.find(SERVER, "projects", {"key": project.lower()}, limit=1)
-        if not found or (caller.only and caller.only != found[0].id):
+        projects = self._records.find(SERVER, "projects", {"key": project.lower()}, limit=1)
+        if not projects or (caller.only and caller.only != projects[0].id):
             return None
-        return OWNER if caller.admin or caller.is_operator else highest(self._roles(caller, found[0]))
+        return OWNER if caller.admin or caller.is_operator else highest(self._roles(caller, projects[0]))
 
     def _roles(self, caller: Caller, project: Record) -> Iterator[str]:
         """Yield all roles of a caller: of the public, of everyone with an account, of the account and of its groups."""
@@ -249,7 +249,7 @@ class Members:
         self._records.retry(attempt)
 
     def _group(self, name: str) -> Record:
-        found = self._records.get(SERVER, "groups", f"g-{name.lower()}")
-        if found is None:
+        group = self._records.get(SERVER, "groups", f"g-{name.lower()}")
+        if group is None:
             raise NotFound(f"no group {name[:60]!r}", hint=f"`lmvp groups add {name[:60]} USER` makes it")
-        return found
+        return group

@@ -201,7 +201,7 @@ class Metrics:
         if not 1 <= asked.points <= POINTS_LIMIT:
             raise InvalidArgument(f"points={asked.points}: from 1 to {POINTS_LIMIT:,}")
         # A run that is named twice, for example by its id and its name, has its curves once.
-        runs = list({(found := self._runs.find(home, run)).id: found for run in asked.runs}.values())
+        runs = list({(record := self._runs.find(home, run)).id: record for run in asked.runs}.values())
         return home, self._wanted(home, runs, asked)
 
     def incomplete(self, caller: Caller, project: str, runs: Sequence[str]) -> str:
@@ -324,15 +324,15 @@ class Metrics:
         """Add points that are sent as JSON, without a journal."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
-        found = self._runs.find(home, run)
-        self._runs.require_author(caller, home, found)
+        record = self._runs.find(home, run)
+        self._runs.require_author(caller, home, record)
         if not given.values:
             raise InvalidArgument("no values", hint='{"values": {"loss": 0.5}, "step": 1}')
         while True:
-            writer = self._rest_writer(home.id, found.id)
-            applied = self._series.applied(home.id, found.id, writer)
+            writer = self._rest_writer(home.id, record.id)
+            applied = self._series.applied(home.id, record.id, writer)
             try:
-                return Applied(applied=self._append(home, found, given, writer, applied))
+                return Applied(applied=self._append(home, record, given, writer, applied))
             except Gap:  # another request has appended to the same journal: retry at its new end
                 continue
 

@@ -91,10 +91,10 @@ class Passwords:
 
     def verify(self, name: str, password: str) -> Record | None:
         """Verify a name and password. Return the account, or None after the same time if they do not match."""
-        found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
-        kept = str(found[0].data.get("password") or "") if found else ""
+        accounts = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
+        kept = str(accounts[0].data.get("password") or "") if accounts else ""
         fits = _fits(kept or _nobodys(), password) and bool(kept)
-        return found[0] if fits and found[0].data.get("disabled") is False else None
+        return accounts[0] if fits and accounts[0].data.get("disabled") is False else None
 
     def failed(self, address: str) -> None:
         """Record a failed sign-in without a password: with a token or at an identity provider."""
@@ -123,8 +123,8 @@ class Passwords:
 
     def _known_name(self, name: str) -> str:
         """Return the name of an account, or an empty text: a text that is not a name can be a mistyped password."""
-        found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
-        return str(found[0].data["name"]) if found else ""
+        accounts = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
+        return str(accounts[0].data["name"]) if accounts else ""
 
 
 class Failures:

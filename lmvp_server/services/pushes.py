@@ -443,9 +443,9 @@ class Pushes:
         """
         if not body.run or body.recorded:
             return
-        found = self._records.get(place.space, "runs", body.run)
-        if found is not None:
-            self._runs.require_author(caller, place.project, found)
+        run = self._records.get(place.space, "runs", body.run)
+        if run is not None:
+            self._runs.require_author(caller, place.project, run)
         elif any(self._records.get(one.id, "runs", body.run) for one in self._records.find(SERVER, "projects")):
             name = place.project.data["name"]
             raise NotFound(f"no run {body.run} in project {name!r}", hint="a version names a run of its own project")
@@ -502,9 +502,9 @@ class Pushes:
         changes = [Put("versions", id_, version, expect=0),
                    Put("models", model.id, {**model.data, "proposed": number}, model.rev)]  # fmt: skip
         self._records.commit(space, changes, [event], check=self._still(caller, push))
-        found = self._records.get(space, "versions", id_)
-        assert found is not None
-        return found
+        record = self._records.get(space, "versions", id_)
+        assert record is not None
+        return record
 
     def _model(self, push: OpenPush) -> Record:
         model = self._records.get(push.place.space, "models", push.place.model.id)

@@ -92,15 +92,13 @@ class Runs:
         home = self._catalog.find_project(caller, project)
         if where:
             return self._matching(home, page, filters.parse(where))
-        found = self._records.find(home.id, "runs", newest_first=True, after=page.cursor, limit=page.limit + 1)
-        return paging.listing(
-            page, found, self._records.count(home.id, "runs"), lambda run: self.present(home, run)
-        ), ""
+        runs = self._records.find(home.id, "runs", newest_first=True, after=page.cursor, limit=page.limit + 1)
+        return paging.listing(page, runs, self._records.count(home.id, "runs"), lambda run: self.present(home, run)), ""
 
     def name_of(self, caller: Caller, project: str, run: str) -> str:
         """Return the name of a run, or an empty text if it does not exist."""
-        found = self._records.get(self._catalog.find_project(caller, project).id, "runs", run)
-        return str(found.data["name"]) if found else ""
+        record = self._records.get(self._catalog.find_project(caller, project).id, "runs", run)
+        return str(record.data["name"]) if record else ""
 
     def count(self, caller: Caller, project: str) -> int:
         """Return the number of runs of a project."""
@@ -153,13 +151,13 @@ class Runs:
         home = None
         try:
             home = self._catalog.find_project(caller, project)
-            found = self.find(home, run)
+            record = self.find(home, run)
         except NotFound as error:
             near = error.hint if home is not None and (error.hint or "").startswith("did you mean") else None
             other = near or self._catalog.elsewhere(caller, run, ("runs", "models"))
             raise NotFound(error.message, hint=other or error.hint) from None
-        epoch = max(found.data["epoch"], self._epoch(home.id, found.id))
-        return {**self.present(home, found), "epoch": epoch, "incomplete": self.incomplete(home.id, found.id)}
+        epoch = max(record.data["epoch"], self._epoch(home.id, record.id))
+        return {**self.present(home, record), "epoch": epoch, "incomplete": self.incomplete(home.id, record.id)}
 
     def _epoch(self, space: str, run: str) -> int:
         """Return the highest attempt of any frame. Older servers did not store it in the record."""
@@ -191,10 +189,10 @@ class Runs:
         NotFound
             If the run is deleted.
         """
-        found = self._records.get(space, "runs", run)
-        if found is None:
+        record = self._records.get(space, "runs", run)
+        if record is None:
             raise NotFound(f"no run {run[:32]!r}", hint="it was deleted")
-        return "stale" if self._is_stale(space, found) else str(found.data["status"])
+        return "stale" if self._is_stale(space, record) else str(record.data["status"])
 
     def _is_stale(self, space: str, run: Record) -> bool:
         return run.data["phase"] == run_records.OPEN and time.time() - self._series.touched(space, run.id) > STALE_AFTER
@@ -207,22 +205,22 @@ class Runs:
         NotFound
             If the run does not exist. The hint has a similar name.
         """
-        found = self._records.get(home.id, "runs", run) if run_records.ID.fullmatch(run) else None
-        if found is None and run_records.PREFIX.fullmatch(run):
+        record = self._records.get(home.id, "runs", run) if run_records.ID.fullmatch(run) else None
+        if record is None and run_records.PREFIX.fullmatch(run):
             alike = [each for each in self._records.find(home.id, "runs") if each.id.startswith(run)]
             if len(alike) > 1:
                 raise InvalidArgument(f"{len(alike)} runs begin with {run!r}", hint="write more of its digits")
-            found = alike[0] if alike else None
-        if found is None:
+            record = alike[0] if alike else None
+        if record is None:
             named = self._records.find(home.id, "runs", {"key": run.lower()}, newest_first=True, limit=1)
-            found = named[0] if named else None
-        if found is None:
+            record = named[0] if named else None
+        if record is None:
             near = suggest(run, [each.data["name"] for each in self._records.find(home.id, "runs", limit=1000)])
             raise NotFound(
                 f"no run {run[:80]!r} in project {home.data['name']!r}",
                 hint=f"did you mean {near!r}?" if near else f"`lmvp runs {home.data['name']}` lists them",
             )
-        return found
+        return record
 
     def present(self, home: Record, run: Record) -> Document:
         """Return a run in the form of answers."""
@@ -241,9 +239,11 @@ class Runs:
         return shown
 
     def _versions(self, home: Record, run: str) -> list[str]:
-        found = self._records.find(home.id, "versions", {"run": run})
-        names = {each.id: each.data["name"] for each in self._records.find(home.id, "models")} if found else {}
-        standing = [one.data for one in found if one.data["model"] in names]  # excludes proposed and removed versions
+        versions = self._records.find(home.id, "versions", {"run": run})
+        names = {each.id: each.data["name"] for each in self._records.find(home.id, "models")} if versions else {}
+        standing = [
+            one.data for one in versions if one.data["model"] in names
+        ]  # excludes proposed and removed versions
         return [f"{home.data['name']}/{names[one['model']]}@v{one['number']}" for one in standing]
 
     def _known(self, space: str, run: str) -> Document:
@@ -286,13 +286,13 @@ class Runs:
     def begin(self, caller: Caller, home: Record, new: NewRun) -> bool:
         """Write the record of a run that starts or resumes. Return whether it is new."""
         run_records.check_new(new)
-        found = self._records.get(home.id, "runs", new.run)
-        if found is not None:
-            self.require_author(caller, home, found)
-        if found is None and self._records.get(home.id, REMOVED_RUNS, new.run):
+        record = self._records.get(home.id, "runs", new.run)
+        if record is not None:
+            self.require_author(caller, home, record)
+        if record is None and self._records.get(home.id, REMOVED_RUNS, new.run):
             raise self.missing(home, new.run)
-        if found is not None or new.joins:
-            if found is not None and run_records.is_newer_resume(found.data, new):
+        if record is not None or new.joins:
+            if record is not None and run_records.is_newer_resume(record.data, new):
                 self.change(caller, home, new.run, lambda run: run_records.resumed(run, new), "run.resume")
             return False
         data = run_records.fresh(new, caller.on_behalf(new.author), caller.user)
@@ -340,20 +340,20 @@ class Runs:
         """
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.MAINTAIN, project)
-        found = self.find(home, run)
-        if self.present(home, found)["status"] == "running":
-            raise Conflict(f"the run {found.data['name']!r} is running", hint="end it first: run.finish()")
-        event = self.event(caller, home, "run.remove", found.id, found.data, None)
+        record = self.find(home, run)
+        if self.present(home, record)["status"] == "running":
+            raise Conflict(f"the run {record.data['name']!r} is running", hint="end it first: run.finish()")
+        event = self.event(caller, home, "run.remove", record.id, record.data, None)
         keep = bool(self._keep) and not for_good
-        kept = {**found.data, "removed": {"at": now(), "by": caller.name, "user": caller.user}} if keep else {}
+        kept = {**record.data, "removed": {"at": now(), "by": caller.name, "user": caller.user}} if keep else {}
         changes: list[Change] = [
-            Delete("runs", found.id, expect=found.rev),
-            Put(REMOVED_RUNS, found.id, {**kept, "at": now()}),  # so that a late journal does not start the run again
+            Delete("runs", record.id, expect=record.rev),
+            Put(REMOVED_RUNS, record.id, {**kept, "at": now()}),  # so that a late journal does not start the run again
         ]
         check = grants.still(self._records, caller, access.MAINTAIN, home)
         self._records.commit(home.id, changes, [event], check=check)
         if not keep:
-            self._series.drop(home.id, found.id)
+            self._series.drop(home.id, record.id)
 
     def restore(self, caller: Caller, project: str, run: str) -> Document:
         """Restore a removed run by id or name. Of several runs of one name, restore the one removed last.
@@ -426,17 +426,17 @@ class Runs:
         """Change the record of a run and write an event. Do nothing if the record stays equal."""
 
         def attempt() -> None:
-            found = self._records.get(home.id, "runs", run)
-            if found is None:
+            record = self._records.get(home.id, "runs", run)
+            if record is None:
                 raise self.missing(home, run)
-            data = change(found)
-            if data == found.data:
+            data = change(record)
+            if data == record.data:
                 return
             metadata.check_size(data)
-            before, after = _differing(found.data, data), _differing(data, found.data)
+            before, after = _differing(record.data, data), _differing(data, record.data)
             events = [self.event(caller, home, action, run, before, after)] if before or after else []
             check = grants.still(self._records, caller, access.LOG, home)
-            self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], events, check=check)
+            self._records.commit(home.id, [Put("runs", run, data, expect=record.rev)], events, check=check)
 
         self._records.retry(attempt)
 
@@ -454,8 +454,8 @@ class Runs:
 
     def attempt(self, space: str, run: str) -> int:
         """Return the attempt of the start or of the last resume of a run."""
-        found = self._records.get(space, "runs", run)
-        return run_records.resumed_at(found.data) if found is not None else 0
+        record = self._records.get(space, "runs", run)
+        return run_records.resumed_at(record.data) if record is not None else 0
 
     def is_current(self, space: str, run: str, attempt: int) -> bool:
         """Whether no resume of the run has a higher attempt."""
@@ -463,8 +463,8 @@ class Runs:
 
     def is_open(self, space: str, run: str) -> bool:
         """Whether a run is open: it has not ended."""
-        found = self._records.get(space, "runs", run)
-        return found is not None and found.data["phase"] == run_records.OPEN
+        record = self._records.get(space, "runs", run)
+        return record is not None and record.data["phase"] == run_records.OPEN
 
     def keep_known(self, space: str, run: str, phase: str) -> None:
         """Copy state of the series to the record, so that lists need not open the series of ended runs."""

@@ -175,10 +175,10 @@ class Sessions:
 
     def again(self, session: str, operator: str) -> Caller | None:
         """Return the current caller of a session, given the id of its record."""
-        found = self._records.get(SERVER, "sessions", session)
-        if found is None or found.data["ends"] < time.time():
+        record = self._records.get(SERVER, "sessions", session)
+        if record is None or record.data["ends"] < time.time():
             return None
-        data = found.data
+        data = record.data
         kind, _, token = str(data.get("token", "")).partition(":")
         scope, only = "admin", ""
         if kind == "token":
@@ -195,16 +195,16 @@ class Sessions:
             operator,
             scope=scope,
             only=only,
-            credential=f"session:{found.id}",
+            credential=f"session:{record.id}",
             again=partial(self.again, session, operator),
             signed_in_at=0.0 if data.get("proof", TOKEN) == TOKEN else float(data.get("began", 0.0)),
         )
 
     def _is_connected(self, identity: str, session: Document) -> bool:
         """Whether the identity that opened a session still belongs to the account of the session."""
-        found = self._records.get(SERVER, "identities", identity)
-        return found is not None and all(
-            found.data.get(name, 0) == session.get(name, 0) for name in ("user", "generation")
+        record = self._records.get(SERVER, "identities", identity)
+        return record is not None and all(
+            record.data.get(name, 0) == session.get(name, 0) for name in ("user", "generation")
         )
 
     def end(self, secret: str, by: str = OPERATOR) -> None:
@@ -215,19 +215,19 @@ class Sessions:
         by : str
             The author of the event.
         """
-        found = self._records.get(SERVER, "sessions", _digest(secret))
-        if found is not None:
+        session = self._records.get(SERVER, "sessions", _digest(secret))
+        if session is not None:
             entry = event(by, "session.end", "1 session")
-            self._records.commit(SERVER, [Delete("sessions", found.id)], [entry])
+            self._records.commit(SERVER, [Delete("sessions", session.id)], [entry])
 
     def end_all(self, caller: Caller) -> int:
         """End all sessions of the caller and return their number."""
         access.require(caller, access.ACCOUNT)
-        found = self._records.find(SERVER, "sessions", {"user": caller.holder})
-        entry = event(caller.name, "session.end", f"{len(found)} sessions")
+        sessions = self._records.find(SERVER, "sessions", {"user": caller.holder})
+        entry = event(caller.name, "session.end", f"{len(sessions)} sessions")
         check = access.still(caller, access.ACCOUNT)
-        self._records.commit(SERVER, [Delete("sessions", one.id) for one in found], [entry], check=check)
-        return len(found)
+        self._records.commit(SERVER, [Delete("sessions", one.id) for one in sessions], [entry], check=check)
+        return len(sessions)
 
     def end_without_holder(self) -> None:
         """Delete sessions without an account. An earlier release gave them every right."""

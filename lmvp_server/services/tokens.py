@@ -178,11 +178,12 @@ class Tokens:
             return None
         if name and not (caller.user and self._users.is_named(caller.user, name)):
             access.require(caller, access.ADMIN)
-            found = self._users.find(name)
-            active = self._users.active(found.id)
+            account = self._users.find(name)
+            active = self._users.active(account.id)
             if active is None:
                 raise Conflict(
-                    f"{found.data['name']!r} is disabled", hint=f"`lmvp users enable {found.data['name']}` enables it"
+                    f"{account.data['name']!r} is disabled",
+                    hint=f"`lmvp users enable {account.data['name']}` enables it",
                 )
             return active
         own = self._users.active(caller.user)
@@ -197,10 +198,10 @@ class Tokens:
         if known is None or known[1] < time.time():
             return None
         self._note(known[0])
-        found = self._records.get(SERVER, "tokens", known[0])
-        if found is None:  # deleted by a change of its account
+        token = self._records.get(SERVER, "tokens", known[0])
+        if token is None:  # deleted by a change of its account
             self._digests().pop(digest, None)
-        return found
+        return token
 
     def caller(self, secret: str, operator: str) -> Caller | None:
         """Return the caller of a token; None if it is unknown or expired, or its holder has no rights.
@@ -212,18 +213,18 @@ class Tokens:
         operator : str
             The name of the server's operator.
         """
-        found = self.find(secret)
-        return self._speaks_for(found, operator) if found else None
+        token = self.find(secret)
+        return self._speaks_for(token, operator) if token else None
 
     def again(self, token: str, operator: str) -> Caller | None:
         """Return the current caller of a token, given its id."""
-        found = self._records.get(SERVER, "tokens", token)
-        if found is None or _end(found) < time.time():
+        record = self._records.get(SERVER, "tokens", token)
+        if record is None or _end(record) < time.time():
             return None
-        return self._speaks_for(found, operator)
+        return self._speaks_for(record, operator)
 
-    def _speaks_for(self, found: Record, operator: str) -> Caller | None:
-        data, scope, only = found.data, found.data.get("scope"), found.data.get("project")
+    def _speaks_for(self, token: Record, operator: str) -> Caller | None:
+        data, scope, only = token.data, token.data.get("scope"), token.data.get("project")
         if not isinstance(only, str):  # a token for all projects has an empty text; anything else is invalid
             return None
         return self._users.caller(
@@ -231,8 +232,8 @@ class Tokens:
             operator,
             scope=scope if scope in access.SCOPES else access.LEAST_SCOPE,
             only=only,
-            credential=f"token:{found.id}",
-            again=partial(self.again, found.id, operator),
+            credential=f"token:{token.id}",
+            again=partial(self.again, token.id, operator),
         )
 
     def warn_of_ended(self) -> None:
@@ -250,10 +251,10 @@ class Tokens:
         """List the caller's tokens, without secrets. Admins get all tokens."""
         access.require(caller, access.GRANT)
         where = None if caller.may(access.ADMIN) else {"user": caller.holder}
-        found = self._records.find(SERVER, "tokens", where)
+        tokens = self._records.find(SERVER, "tokens", where)
         first = page.cursor or 0
-        more = str(first + page.limit) if len(found) > first + page.limit else None
-        return {"items": [self._shown(one) for one in found[first:][: page.limit]], "next": more, "total": len(found)}
+        more = str(first + page.limit) if len(tokens) > first + page.limit else None
+        return {"items": [self._shown(one) for one in tokens[first:][: page.limit]], "next": more, "total": len(tokens)}
 
     def revoke(self, caller: Caller, token: str) -> None:
         """Revoke a token.
@@ -264,14 +265,14 @@ class Tokens:
             If the caller has no token with this id.
         """
         access.require(caller, access.GRANT)
-        found = self._records.get(SERVER, "tokens", token)
-        if found is None or not (caller.may(access.ADMIN) or found.data.get("user") == caller.holder):
+        record = self._records.get(SERVER, "tokens", token)
+        if record is None or not (caller.may(access.ADMIN) or record.data.get("user") == caller.holder):
             raise NotFound(f"no token {token[:40]!r}", hint="`lmvp tokens` lists them by their ids")
-        event = {"at": now(), "who": caller.name, "action": "token.revoke", "what": f"{found.data['name']} ({token})"}
+        event = {"at": now(), "who": caller.name, "action": "token.revoke", "what": f"{record.data['name']} ({token})"}
         entry = {**event, "before": None, "after": None}
-        right = access.GRANT if found.data.get("user") == caller.holder else access.ADMIN
+        right = access.GRANT if record.data.get("user") == caller.holder else access.ADMIN
         self._records.commit(SERVER, [Delete("tokens", token)], [entry], check=access.still(caller, right))
-        self._digests().pop(found.data["digest"], None)
+        self._digests().pop(record.data["digest"], None)
 
     def _shown(self, record: Record) -> TokenRecord:
         data = record.data
@@ -314,8 +315,8 @@ class Tokens:
             return known
         with self._lock:  # a token that is created meanwhile is added after this
             if self._known is None:
-                found = self._records.find(SERVER, "tokens")
-                self._known = {one.data["digest"]: (one.id, _end(one)) for one in found}
+                tokens = self._records.find(SERVER, "tokens")
+                self._known = {one.data["digest"]: (one.id, _end(one)) for one in tokens}
             return self._known
 
     def _note(self, token: str) -> None:

@@ -404,14 +404,14 @@ class Users:
         NotFound
             If there is no such account. The hint has a similar name.
         """
-        found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
-        if not found:
+        accounts = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
+        if not accounts:
             if visible is None:
                 visible = [one.data["name"] for one in self._records.find(SERVER, "users", limit=1000)]
             near = suggest(name, visible)
             hint = f"did you mean {near!r}?" if near else f"an admin makes one: `lmvp users add {name[:60]}`"
             raise NotFound(f"no user {name[:60]!r}", hint=hint)
-        return found[0]
+        return accounts[0]
 
     def is_named(self, user: str, name: str) -> bool:
         """Whether the account with this id has this name."""

@@ -234,19 +234,19 @@ class Versions:
 
     def by_number(self, place: Place, number: int) -> Record | None:
         """Return the record of a version by its number, or None."""
-        found = self._records.get(place.space, "versions", version_id(place.model.id, number))
-        return found if found and found.data["model"] == place.model.id else None
+        version = self._records.get(place.space, "versions", version_id(place.model.id, number))
+        return version if version and version.data["model"] == place.model.id else None
 
     def removed(self, place: Place, number: int) -> Record | None:
         """Return the record of a removed version that can be restored, or None."""
-        found = self._records.get(place.space, "versions", version_id(place.model.id, number))
-        return found if found and found.data["model"] == removed_key(place.model.id) else None
+        version = self._records.get(place.space, "versions", version_id(place.model.id, number))
+        return version if version and version.data["model"] == removed_key(place.model.id) else None
 
     def by_digest(self, place: Place, digest: str) -> Record | None:
         """Return the record of a version by its full digest, or None."""
         # Several models, and contributions, can have a version with this digest.
-        found = self._records.find(place.space, "versions", {"digest": digest})
-        return next((record for record in found if record.data["model"] == place.model.id), None)
+        versions = self._records.find(place.space, "versions", {"digest": digest})
+        return next((record for record in versions if record.data["model"] == place.model.id), None)
 
     def in_project(self, space: str, digest: str) -> bool:
         """Whether a project has a version with this digest."""
@@ -254,14 +254,14 @@ class Versions:
 
     def older(self, place: Place, number: int) -> Record | None:
         """Return the record of the newest version before a number, or None."""
-        found = self._records.find(place.space, "versions", {"model": place.model.id})
-        older = [one for one in found if one.data["number"] < number]
+        versions = self._records.find(place.space, "versions", {"model": place.model.id})
+        older = [one for one in versions if one.data["number"] < number]
         return max(older, key=lambda one: int(one.data["number"]), default=None)
 
     def latest(self, place: Place) -> Record | None:
         """Return the record of the newest version, or None."""
-        found = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True, limit=1)
-        return found[0] if found else None
+        versions = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True, limit=1)
+        return versions[0] if versions else None
 
     def _base(self, place: Place, revision: Revision) -> Record:
         find = {
@@ -295,9 +295,9 @@ class Versions:
 
     def _find_contribution(self, place: Place, revision: Revision) -> Record:
         id_ = version_id(proposed_key(place.model.id), int(revision.value[1:]))
-        found = self._records.get(place.space, "versions", id_)
-        if found is not None:
-            return found
+        version = self._records.get(place.space, "versions", id_)
+        if version is not None:
+            return version
         deleted = self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
         if deleted is None:
             raise NotFound(f"no contribution {revision.value} to {place.reference}")
@@ -401,8 +401,8 @@ class Versions:
             every = map(present, self._records.find(space, "versions", where, newest_first=True))
             return asked.page(every, page)
         limit = page.limit + 1
-        found = self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=limit)
-        return paging.listing(page, found, self._records.count(space, "versions", where), present)
+        versions = self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=limit)
+        return paging.listing(page, versions, self._records.count(space, "versions", where), present)
 
     def _aliases(self, space: str, where: Mapping[str, Any]) -> dict[str, list[str]]:
         """Return the names of aliases, by the id of the version to which they point."""

@@ -156,10 +156,10 @@ class Webhooks:
     def remove(self, caller: Caller, project: str, id_: str) -> None:
         """Remove a webhook."""
         home = self._home(caller, project)
-        found = self._find(home, id_)
+        webhook = self._find(home, id_)
         entry = event(caller.name, "webhook.remove", home.data["name"], {"id": id_}, None)
         check = grants.still(self._records, caller, access.OWN, home)
-        self._records.commit(SERVER, [Delete(_TABLE, found.id)], [entry], check=check)
+        self._records.commit(SERVER, [Delete(_TABLE, webhook.id)], [entry], check=check)
 
     def enable(self, caller: Caller, project: str, id_: str) -> Webhook:
         """Enable a webhook that is disabled or waits.
@@ -167,28 +167,28 @@ class Webhooks:
         It sends the events since then, and belongs to the caller from now on.
         """
         home = self._home(caller, project)
-        found = self._find(home, id_)
-        was = {"id": id_, "disabled": found.data["disabled"]}
-        entry = event(caller.name, "webhook.enable", _named(home, found), was, {"id": id_, "disabled": False})
+        webhook = self._find(home, id_)
+        was = {"id": id_, "disabled": webhook.data["disabled"]}
+        entry = event(caller.name, "webhook.enable", _named(home, webhook), was, {"id": id_, "disabled": False})
         check = grants.still(self._records, caller, access.OWN, home)
-        self._change(found.id, {**_RESTED, "user": caller.holder, "by": caller.name}, entry, check=check)
+        self._change(webhook.id, {**_RESTED, "user": caller.holder, "by": caller.name}, entry, check=check)
         grants.end_lost(self._records, caller.name)
         return _shown(self._find(home, id_))
 
     def test(self, caller: Caller, project: str, id_: str) -> Delivery:
         """Return a test message for a webhook."""
         home = self._home(caller, project)
-        found = self._find(home, id_)
+        webhook = self._find(home, id_)
         said = {"type": "ping", "timestamp": now(), "data": {"project": home.data["name"], "who": caller.name}}
         id_, body = f"ping-{secrets.token_hex(8)}", msgspec.json.encode(said)
-        return Delivery(found.id, 0, id_, found.data["url"], body, found.data["secret"])
+        return Delivery(webhook.id, 0, id_, webhook.data["url"], body, webhook.data["secret"])
 
     def tested(self, caller: Caller, project: str, delivery: Delivery, status: int, error: str) -> None:
         """Record a test of a webhook and its result."""
         home = self._home(caller, project)
-        found = self._records.get(SERVER, _TABLE, delivery.hook)
+        webhook = self._records.get(SERVER, _TABLE, delivery.hook)
         result = {"id": delivery.hook, "status": status, "error": error}
-        what = home.data["name"] if found is None else _named(home, found)
+        what = home.data["name"] if webhook is None else _named(home, webhook)
         self._records.commit(SERVER, [], [event(caller.name, "webhook.test", what, None, result)])
 
     def _home(self, caller: Caller, project: str) -> Record:
@@ -200,10 +200,10 @@ class Webhooks:
         return self._records.find(SERVER, _TABLE, {"project": project})
 
     def _find(self, home: Record, id_: str) -> Record:
-        found = self._records.get(SERVER, _TABLE, id_)
-        if found is None or found.data["project"] != home.id:
+        webhook = self._records.get(SERVER, _TABLE, id_)
+        if webhook is None or webhook.data["project"] != home.id:
             raise NotFound(f"no webhook {id_[:20]!r} of {home.data['name']!r}", hint="`lmvp webhooks` lists them")
-        return found
+        return webhook
 
     # -- deliveries
 
@@ -245,8 +245,8 @@ class Webhooks:
         """
         holder = hook.data.get("user")
         if holder is None:
-            found = self._records.find(SERVER, "users", {"key": str(hook.data["by"]).lower()}, limit=1)
-            holder = found[0].id if found else None
+            accounts = self._records.find(SERVER, "users", {"key": str(hook.data["by"]).lower()}, limit=1)
+            holder = accounts[0].id if accounts else None
         if holder == OPERATOR:
             return True
         account = self._users.active(holder)
@@ -268,17 +268,17 @@ class Webhooks:
 
     def failed(self, delivery: Delivery, why: str, *, gone: bool = False) -> None:
         """Record a failed attempt. The event is sent again later, or the webhook is disabled."""
-        found = self._records.get(SERVER, _TABLE, delivery.hook)
-        if found is None:
+        webhook = self._records.get(SERVER, _TABLE, delivery.hook)
+        if webhook is None:
             return
-        tries, since = found.data["tries"] + 1, found.data["since"] or time.time()
+        tries, since = webhook.data["tries"] + 1, webhook.data["since"] or time.time()
         # Exponential backoff with up to 10 % jitter, so that webhooks that failed together do not retry together.
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(tries - 1, 20)) * (1 + secrets.randbelow(100) / 1000)
         over = gone or time.time() - since > PATIENCE
         news = {"tries": tries, "since": since, "next_at": time.time() + wait, "why": why[:200], "disabled": over}
-        home = self._records.get(SERVER, "projects", found.data["project"])
-        what = _named(home, found) if home is not None else ""
-        entry = event(_ITSELF, "webhook.disable", what, {"id": found.id}, {"id": found.id, "error": why[:200]})
+        home = self._records.get(SERVER, "projects", webhook.data["project"])
+        what = _named(home, webhook) if home is not None else ""
+        entry = event(_ITSELF, "webhook.disable", what, {"id": webhook.id}, {"id": webhook.id, "error": why[:200]})
         self._change(delivery.hook, news, *([entry] if over else []))
 
     def _change(self, id_: str, news: Document, *events: Document, check: Callable[[], object] | None = None) -> None:
