@@ -98,7 +98,7 @@ class _Sharer:
     ----------
     space : str
         The other project.
-    links : DeltaGraph
+    graph : DeltaGraph
         Its deltas.
     keep : frozenset of str
         Chunks that must not become deltas there.
@@ -107,14 +107,14 @@ class _Sharer:
     """
 
     space: str
-    links: DeltaGraph
+    graph: DeltaGraph
     keep: frozenset[str]
     less: dict[str, int] = field(default_factory=dict)
 
     def can_lean(self, chunks: ChunkStore, chunk: str, link: Link) -> bool:
         """Return whether this delta is valid in the other project too."""
         # The depth in the frame must exceed that of the base in each project; `fsck` checks this.
-        if chunk in self.keep or self.links.carries(chunk) or self.links.depth(link.base) >= link.depth:
+        if chunk in self.keep or self.graph.carries(chunk) or self.graph.depth(link.base) >= link.depth:
             return False
         return not chunks.missing(self.space, [link.base])
 
@@ -123,7 +123,7 @@ class _Sharer:
 class _Work:
     """The state of one compaction of a project. Several threads encode chunks, and `lock` guards the other fields."""
 
-    links: DeltaGraph
+    graph: DeltaGraph
     others: Mapping[str, Callable[[], DeltaGraph]]
     done: Compacted = field(default_factory=Compacted)
     lock: Lock = field(default_factory=Lock)
@@ -132,8 +132,8 @@ class _Work:
     def give_back(self, chunk: str, sharers: Iterable[_Sharer]) -> None:
         """Release the delta base that `_reserve` has reserved for a chunk."""
         with self.lock:
-            for links in (self.links, *(sharer.links for sharer in sharers)):
-                links.note(chunk, None)
+            for graph in (self.graph, *(sharer.graph for sharer in sharers)):
+                graph.note(chunk, None)
 
 
 class Compaction:
@@ -153,7 +153,7 @@ class Compaction:
     def run(
         self,
         space: str,
-        links: DeltaGraph,
+        graph: DeltaGraph,
         go_on: Callable[[], bool] = lambda: True,
         threads: int | None = None,
         others: Mapping[str, Callable[[], DeltaGraph]] | None = None,
@@ -164,22 +164,22 @@ class Compaction:
         ----------
         space : str
             The project.
-        links : DeltaGraph
+        graph : DeltaGraph
             The deltas of the project. This method updates them.
         go_on : callable, optional
             Called between chunks. If it returns False, the rest waits for the next compaction.
         threads : int, optional
             The number of chunks that are encoded at once; by default one per processor, at most 4.
         others : dict of str to callable, optional
-            Projects that can share frames with this one, each with a function that returns its links. This method
-            updates these links too.
+            Projects that can share frames with this one, each with a function that returns its graph. This method
+            updates these graphs too.
 
         Returns
         -------
         Compacted
             The counts of versions, chunks and bytes.
         """
-        work = _Work(links, others or {})
+        work = _Work(graph, others or {})
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
             for task in self._tasks(space):
                 try:
@@ -378,13 +378,13 @@ class Compaction:
             return None
         # Check and reserve under one lock: another thread could make this chunk a base in between, or its base a delta.
         with work.lock:
-            if work.links.carries(chunk) or work.links.depth(base) >= codecs.DEPTH_LIMIT:
+            if work.graph.carries(chunk) or work.graph.depth(base) >= codecs.DEPTH_LIMIT:
                 return None
-            link = Link(base, work.links.depth(base) + 1)
+            link = Link(base, work.graph.depth(base) + 1)
             if not all(sharer.can_lean(self._chunks, chunk, link) for sharer in sharers):
                 return None
-            for links in (work.links, *(sharer.links for sharer in sharers)):
-                links.note(chunk, link)
+            for graph in (work.graph, *(sharer.graph for sharer in sharers)):
+                graph.note(chunk, link)
         return link
 
 

@@ -162,14 +162,14 @@ class Sweeping:
     def __init__(self, records: RecordStore, chunks: ChunkStore, chunk_reader: ChunkReader, leases: Leases) -> None:
         self._records, self._chunks, self._chunk_reader, self._leases = records, chunks, chunk_reader, leases
 
-    def sweep(self, space: str, links: DeltaGraph, go_on: Callable[[], bool] = lambda: True) -> Swept:
+    def sweep(self, space: str, graph: DeltaGraph, go_on: Callable[[], bool] = lambda: True) -> Swept:
         """Delete unreferenced data of a project. Do nothing while a backup holds a lease of the project.
 
         Parameters
         ----------
         space : str
             The id of the project.
-        links : DeltaGraph
+        graph : DeltaGraph
             The delta dependencies of the project. They are updated.
         go_on : callable
             Called before each chunk that is encoded again. If it returns False, nothing is deleted.
@@ -185,16 +185,16 @@ class Sweeping:
         needed = marked.chunks | self._pinned(space)
         dead = set(self._chunks.chunks(space)) - needed
         grown = 0
-        for chunk in _dependents(links, dead, needed):
+        for chunk in _dependents(graph, dead, needed):
             if not go_on():
                 return Swept()
             with suppress(StorageFull):  # then its delta base stays, and deleting the others frees space
-                grown += self._move(space, links, dead, chunk, marked.dtypes.get(chunk))
-        swept = self._delete(space, links, marked, dead, grown)
+                grown += self._move(space, graph, dead, chunk, marked.dtypes.get(chunk))
+        swept = self._delete(space, graph, marked, dead, grown)
         self._count(space, marked)
         return swept
 
-    def would_free(self, space: str, links: DeltaGraph, without: Collection[str]) -> Swept:
+    def would_free(self, space: str, graph: DeltaGraph, without: Collection[str]) -> Swept:
         """Return the result of a gc as if versions, given by the ids of their records, did not exist.
 
         Delete nothing.
@@ -203,8 +203,8 @@ class Sweeping:
         needed = marked.chunks | self._pinned(space)
         dead = set(self._chunks.chunks(space)) - needed
         grown = sum(
-            self._moved(space, links, dead, chunk, marked.dtypes.get(chunk))[1]
-            for chunk in _dependents(links, dead, needed)
+            self._moved(space, graph, dead, chunk, marked.dtypes.get(chunk))[1]
+            for chunk in _dependents(graph, dead, needed)
         )
         others = [other for other in self._chunks.projects() if other != space]
         freed = sum(self._size(space, chunk) for chunk in dead if not self._chunks.sharers(space, chunk, others))
@@ -257,21 +257,21 @@ class Sweeping:
 
     # -- encoding chunks again whose delta base is deleted
 
-    def _move(self, space: str, links: DeltaGraph, dead: set[str], chunk: str, dtype: str | None) -> int:
+    def _move(self, space: str, graph: DeltaGraph, dead: set[str], chunk: str, dtype: str | None) -> int:
         """Encode a chunk with another delta base, or standalone. Return the bytes that it grows."""
-        encoded, grown, link = self._moved(space, links, dead, chunk, dtype)
+        encoded, grown, link = self._moved(space, graph, dead, chunk, dtype)
         replace_frame(self._chunks, self._chunk_reader, space, self._chunk_reader.head(space, chunk), encoded)
-        links.note(chunk, link)
+        graph.note(chunk, link)
         return grown
 
     def _moved(
-        self, space: str, links: DeltaGraph, dead: set[str], chunk: str, dtype: str | None
+        self, space: str, graph: DeltaGraph, dead: set[str], chunk: str, dtype: str | None
     ) -> tuple[Encoded, int, Link | None]:
         """Return the new encoding of a chunk, the bytes that it grows, and its new dependency."""
-        data, base = self._chunk_reader.data(space, chunk), _first_alive(links, dead, chunk)
+        data, base = self._chunk_reader.data(space, chunk), _first_alive(graph, dead, chunk)
         delta, link = None, None
         if base is not None and dtype is not None:
-            link = Link(base, links.depth(base) + 1)
+            link = Link(base, graph.depth(base) + 1)
             # None if a sample shows that a delta saves too little; the chunk is then standalone.
             delta = codecs.encode_delta(data, dtype, self._chunk_reader.data(space, base), link)
         encoded = delta or codecs.encode(data, dtype)
@@ -286,20 +286,20 @@ class Sweeping:
 
     # -- deleting
 
-    def _delete(self, space: str, links: DeltaGraph, marked: Marked, dead: set[str], grown: int) -> Swept:
+    def _delete(self, space: str, graph: DeltaGraph, marked: Marked, dead: set[str], grown: int) -> Swept:
         with self._chunks.exclusive_lock(space):
             if self._leases.holds(space):  # a backup started meanwhile
                 return Swept(0, -grown)
             self._mark_more(space, marked)
             # Bases of referenced chunks stay too, also those of chunks that could not be encoded again.
-            going = dead - links.with_bases(marked.chunks | self._pinned(space))
+            going = dead - graph.with_bases(marked.chunks | self._pinned(space))
             # Deltas before their bases, so that all remaining chunks can be decoded if the process is killed.
-            freed = self._chunks.remove(space, sorted(going, key=links.depth, reverse=True))
+            freed = self._chunks.remove(space, sorted(going, key=graph.depth, reverse=True))
             unnamed = [one for one in self._chunks.manifests(space) if one not in marked.manifests]
             freed += self._chunks.remove_manifests(space, unnamed)
             self._end_old_pushes(space)
         for chunk in going:
-            links.note(chunk, None)
+            graph.note(chunk, None)
         return Swept(len(going), freed - grown)
 
     def _count(self, space: str, marked: Marked) -> None:
@@ -327,18 +327,18 @@ class Sweeping:
             return False
 
 
-def _dependents(links: DeltaGraph, dead: Iterable[str], needed: Collection[str]) -> list[str]:
+def _dependents(graph: DeltaGraph, dead: Iterable[str], needed: Collection[str]) -> list[str]:
     """Return the referenced chunks that depend on an unreferenced one."""
-    return [chunk for base in sorted(dead) for chunk in links.dependents(base) if chunk in needed]
+    return [chunk for base in sorted(dead) for chunk in graph.dependents(base) if chunk in needed]
 
 
-def _first_alive(links: DeltaGraph, dead: set[str], chunk: str) -> str | None:
+def _first_alive(graph: DeltaGraph, dead: set[str], chunk: str) -> str | None:
     """Return the first delta base in the chain of a chunk that is not deleted; None if there is no such base."""
-    base = links.base(chunk)
+    base = graph.base(chunk)
     for _ in range(codecs.DEPTH_LIMIT):
         if base is None or base not in dead:
             return base
-        base = links.base(base)
+        base = graph.base(base)
     return None
 
 

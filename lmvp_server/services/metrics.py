@@ -139,7 +139,7 @@ class Metrics:
         items = [_key_record(state) for state in found[begin : begin + page.limit]]
         return {"items": items, "next": str(begin + page.limit) if more else None, "total": len(found)}
 
-    def curves(self, caller: Caller, project: str, asked: CurveQuery) -> list[Drawn]:
+    def curves(self, caller: Caller, project: str, query: CurveQuery) -> list[Drawn]:
         """Return the requested curves. A run without a key has no curve of it.
 
         Raises
@@ -149,10 +149,10 @@ class Metrics:
         TooLarge
             If there are too many curves, or they have too many points together.
         """
-        home, wanted = self._home_and_wanted(caller, project, asked)
+        home, wanted = self._home_and_wanted(caller, project, query)
         curves, points = [], 0
         for run, key in wanted:
-            curves.append(self._curve(home, run, key, asked))
+            curves.append(self._curve(home, run, key, query))
             points += len(curves[-1].columns)
             if points > ANSWER_LIMIT:  # in the loop, so that the curves beyond the limit are not read
                 raise TooLarge(
@@ -161,7 +161,7 @@ class Metrics:
                 )
         return curves
 
-    def batches(self, caller: Caller, project: str, asked: CurveQuery) -> list[Callable[[], list[Drawn]]]:
+    def batches(self, caller: Caller, project: str, query: CurveQuery) -> list[Callable[[], list[Drawn]]]:
         """Split the curves of an answer into batches. Each is a function that reads its curves when it is called.
 
         The answer is one batch if it is short. It is also one batch if its points can exceed `ANSWER_LIMIT`, which
@@ -172,10 +172,10 @@ class Metrics:
         NotFound, TooLarge
             As `curves`.
         """
-        home, wanted = self._home_and_wanted(caller, project, asked)
-        sizes = [self._most(home, run, key, asked) for run, key in wanted]
+        home, wanted = self._home_and_wanted(caller, project, query)
+        sizes = [self._most(home, run, key, query) for run, key in wanted]
         if sum(sizes) <= BATCH or sum(sizes) > ANSWER_LIMIT:
-            return [lambda: self.curves(caller, project, asked)]
+            return [lambda: self.curves(caller, project, query)]
         parts: list[list[tuple[Record, str]]] = [[]]
         points = 0
         for size, one in zip(sizes, wanted, strict=True):
@@ -184,25 +184,25 @@ class Metrics:
                 points = 0
             parts[-1].append(one)
             points += size
-        return [partial(self._batch, home, part, asked) for part in parts]
+        return [partial(self._batch, home, part, query) for part in parts]
 
-    def _batch(self, home: Record, part: Sequence[tuple[Record, str]], asked: CurveQuery) -> list[Drawn]:
-        return [self._curve(home, run, key, asked) for run, key in part]
+    def _batch(self, home: Record, part: Sequence[tuple[Record, str]], query: CurveQuery) -> list[Drawn]:
+        return [self._curve(home, run, key, query) for run, key in part]
 
-    def _most(self, home: Record, run: Record, key: str, asked: CurveQuery) -> int:
+    def _most(self, home: Record, run: Record, key: str, query: CurveQuery) -> int:
         """Return an upper bound of the points of a curve, without reading them."""
         cancellation.check()
-        return min(asked.points, self._series.count(home.id, run.id, key, None, None))
+        return min(query.points, self._series.count(home.id, run.id, key, None, None))
 
     def _home_and_wanted(
-        self, caller: Caller, project: str, asked: CurveQuery
+        self, caller: Caller, project: str, query: CurveQuery
     ) -> tuple[Record, list[tuple[Record, str]]]:
         home = self._catalog.find_project(caller, project)
-        if not 1 <= asked.points <= POINTS_LIMIT:
-            raise InvalidArgument(f"points={asked.points}: from 1 to {POINTS_LIMIT:,}")
+        if not 1 <= query.points <= POINTS_LIMIT:
+            raise InvalidArgument(f"points={query.points}: from 1 to {POINTS_LIMIT:,}")
         # A run that is named twice, for example by its id and its name, has its curves once.
-        runs = list({(record := self._runs.find(home, run)).id: record for run in asked.runs}.values())
-        return home, self._wanted(home, runs, asked)
+        runs = list({(record := self._runs.find(home, run)).id: record for run in query.runs}.values())
+        return home, self._wanted(home, runs, query)
 
     def incomplete(self, caller: Caller, project: str, runs: Sequence[str]) -> str:
         """Return a message that names the runs whose points are missing because of damage; empty without damage."""
@@ -210,11 +210,11 @@ class Metrics:
         found = {run.id: self._runs.incomplete(home.id, run.id) for run in (self._runs.find(home, run) for run in runs)}
         return "; ".join(f"run {run[:8]}: {missing}" for run, missing in found.items() if missing)
 
-    def _wanted(self, home: Record, runs: Sequence[Record], asked: CurveQuery) -> list[tuple[Record, str]]:
+    def _wanted(self, home: Record, runs: Sequence[Record], query: CurveQuery) -> list[tuple[Record, str]]:
         """Return the runs and keys of the requested curves."""
         known = {run.id: [state.name for state in self._series.keys(home.id, run.id)] for run in runs}
         every = {name for names in known.values() for name in names}
-        keys = tuple(dict.fromkeys(asked.keys))
+        keys = tuple(dict.fromkeys(query.keys))
         for key in keys:
             if key not in every:
                 near = suggest(key, sorted(every)[:1000])
@@ -226,18 +226,18 @@ class Metrics:
             )
         return wanted
 
-    def _curve(self, home: Record, run: Record, key: str, asked: CurveQuery) -> Drawn:
+    def _curve(self, home: Record, run: Record, key: str, query: CurveQuery) -> Drawn:
         cancellation.check()
-        first, last = _steps(asked) if asked.axis == "step" else (None, None)
-        sample = self._series.sample(home.id, run.id, key, asked.points, first, last)
+        first, last = _steps(query) if query.axis == "step" else (None, None)
+        sample = self._series.sample(home.id, run.id, key, query.points, first, last)
         count = self._series.count(home.id, run.id, key, first, last)
-        if asked.axis == "step":
+        if query.axis == "step":
             return Drawn(run.id, key, count, sample)
-        if asked.axis == "time":
-            return Drawn(run.id, key, count, _by_time(sample, asked))
+        if query.axis == "time":
+            return Drawn(run.id, key, count, _by_time(sample, query))
         # As many points as possible of the axis, because each point of the curve needs a value near its step.
-        other = self._series.sample(home.id, run.id, asked.axis, POINTS_LIMIT)
-        return Drawn(run.id, key, count, *_by_key(sample, other, asked))
+        other = self._series.sample(home.id, run.id, query.axis, POINTS_LIMIT)
+        return Drawn(run.id, key, count, *_by_key(sample, other, query))
 
     # -- all points
 
@@ -374,8 +374,8 @@ def _key_record(state: KeyState) -> KeyRecord:
     )
 
 
-def _steps(asked: CurveQuery) -> tuple[int | None, int | None]:
-    return _within_int64(asked.first), _within_int64(asked.last)
+def _steps(query: CurveQuery) -> tuple[int | None, int | None]:
+    return _within_int64(query.first), _within_int64(query.last)
 
 
 def _within_int64(step: float | None) -> int | None:
@@ -383,14 +383,14 @@ def _within_int64(step: float | None) -> int | None:
     return None if step is None else int(min(max(step, -9.2e18), 9.2e18))
 
 
-def _by_time(points: Columns, asked: CurveQuery) -> Columns:
+def _by_time(points: Columns, query: CurveQuery) -> Columns:
     """Return the points of a range of times, in the order of their times."""
     order = points.times.argsort(kind="stable")
-    inside = _inside(points.times[order], asked)
+    inside = _inside(points.times[order], query)
     return _rows(points, order[inside])
 
 
-def _by_key(points: Columns, other: Columns, asked: CurveQuery) -> tuple[Columns, Any]:
+def _by_key(points: Columns, other: Columns, query: CurveQuery) -> tuple[Columns, Any]:
     """Return points and, for each, the value of another key at its step or the last step before it.
 
     The points are in the order of this value. Points before the first step of the other key are left out.
@@ -398,13 +398,13 @@ def _by_key(points: Columns, other: Columns, asked: CurveQuery) -> tuple[Columns
     at = other.steps.searchsorted(points.steps, "right") - 1
     points, axis = _rows(points, at >= 0), other.values[at[at >= 0]]
     order = axis.argsort(kind="stable")
-    order = order[_inside(axis[order], asked)]
+    order = order[_inside(axis[order], query)]
     return _rows(points, order), axis[order]
 
 
-def _inside(values: Any, asked: CurveQuery) -> Any:
-    low = float("-inf") if asked.first is None else asked.first
-    high = float("inf") if asked.last is None else asked.last
+def _inside(values: Any, query: CurveQuery) -> Any:
+    low = float("-inf") if query.first is None else query.first
+    high = float("inf") if query.last is None else query.last
     return (values >= low) & (values <= high)
 
 
