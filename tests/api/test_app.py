@@ -44,8 +44,7 @@ def test_settings(tmp_path):
     assert Settings(tmp_path, embedded=True, idle_seconds=1).idle_seconds == 1
     assert Settings(tmp_path).instance != Settings(tmp_path).instance
     before = settings.last_used
-    settings.enter()
-    settings.leave()
+    settings.touch()
     assert settings.last_used > before
 
 
