@@ -370,7 +370,7 @@ def test_a_backup_is_killed_before_every_third_step(home, tmp_path):
         done = lmvp.Client().back_up(folder)
         assert (done.versions, done.chunks) == (4, 12)
         proofs = [FrameVerifier(BackupFolder(folder), space.name) for space in (folder / "chunks").iterdir()]
-        assert sum(len(list(map(p.prove, keys(folder, p)))) for p in proofs) == 12
+        assert sum(len(list(map(p.verify, keys(folder, p)))) for p in proofs) == 12
         if killed:
             shutil.rmtree(folder)
     assert number > 20
