@@ -232,9 +232,9 @@ def select_versions(
 
     Examples
     --------
-    >>> chosen("v1,4-9,best", [1, 2, 4, 5, 8], {"v1": 1, "best": 2}.__getitem__)
+    >>> select_versions("v1,4-9,best", [1, 2, 4, 5, 8], {"v1": 1, "best": 2}.__getitem__)
     [1, 2, 4, 5, 8]
-    >>> chosen(None, [3, 1], int)
+    >>> select_versions(None, [3, 1], int)
     [1, 3]
     """
     if given is None:

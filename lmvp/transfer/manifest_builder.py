@@ -133,8 +133,8 @@ class JoinedSources:
     Examples
     --------
     >>> from lmvp.formats.base import Bytes
-    >>> rope = Rope([Bytes.of(b"abc"), Bytes.of(b""), Bytes.of(b"defg")])
-    >>> [bytes(piece) for piece in rope.read(1, 4)], rope.size
+    >>> sources = JoinedSources([Bytes.of(b"abc"), Bytes.of(b""), Bytes.of(b"defg")])
+    >>> [bytes(piece) for piece in sources.read(1, 4)], sources.size
     ([b'bc', b'de'], 7)
     """
 

@@ -200,10 +200,11 @@ class RecordStoreContract:
             thread.start()
         for thread in threads:
             thread.join()
-        found = self.reopen(store).get("p1", "things", "counter")
-        assert found is not None
-        assert found.data == {"n": 200}
-        assert len(store.events("p1")) == 200
+        reopened = self.reopen(store)
+        counter = reopened.get("p1", "things", "counter")
+        assert counter is not None
+        assert counter.data == {"n": 200}
+        assert len(reopened.events("p1")) == 200
 
     def test_update_starts_again_after_a_concurrent_change(self, store: RecordStore) -> None:
         """`update` applies its function to the newest document, and writes its events once."""

@@ -19,7 +19,13 @@ from lmvp.tracking import journal as journals
 from lmvp.tracking.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[2]
-TRACKING = str(Path(journals.__file__).parent)
+TRACKING = Path(journals.__file__).parent
+CORE = TRACKING.parent / "core"
+INTERRUPTED = (
+    str(TRACKING),
+    *(str(CORE / f"{name}.py") for name in ("run_fields", "run_frames", "metric_values", "framing")),
+)
+"""The code of runs, which a handler can interrupt."""
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no user signals here")
 
@@ -43,7 +49,7 @@ class Interruption:
         seen, self.left = sys.gettrace(), instruction
 
         def trace(frame, event, _):
-            if self.inside or not frame.f_code.co_filename.startswith(TRACKING):
+            if self.inside or not frame.f_code.co_filename.startswith(INTERRUPTED):
                 return None
             frame.f_trace_opcodes = True
             if event == "opcode":
