@@ -28,7 +28,7 @@ CELLS = [
     "MetricsPlot(history)",
     "display.freeze()",
     "import os; os.environ['LMVP_DISPLAY'] = 'view'\nhistory",
-    "from test_diff_data import found\nfound()[0]",
+    "from unit.test_diff_data import found\nfound()[0]",
     "from test_axe import showing\nshowing()",
 ]
 

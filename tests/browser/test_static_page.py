@@ -48,7 +48,7 @@ def test_nothing_is_wider_than_the_page(chromium, make, width):
     assert pictures
     if make is diff:  # bars with an axis keep their shape
         (sky,) = pictures
-        assert sky["width"] / sky["height"] == pytest.approx(804 / tall(make()), rel=0.02)
+        assert sky["width"] / sky["height"] == pytest.approx(804 / tall(make().tensors), rel=0.02)
     else:
         assert {picture["height"] for picture in pictures} == {12}, "strips get narrower, not lower"
     page.close()
