@@ -67,7 +67,7 @@ class Grants:
 
 @dataclass(slots=True)
 class Restored:
-    """The result of a restore: counts of restored objects, and the problems of the backup."""
+    """The result of a restore: numbers of restored objects, and the problems of the backup."""
 
     projects: int = 0
     versions: int = 0
@@ -184,7 +184,7 @@ class _Restore:
         self._series(space, dict(backup_folder.runs_of(records)))
 
     def _series(self, space: Space, points: dict[str, int]) -> None:
-        """Restore the points of runs. A run that lacks points gets a mark, so that the server reports it.
+        """Restore the points of runs. A run with missing points is marked, so that the server reports them.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class _Restore:
     # -- records
 
     def records(self) -> None:
-        """Restore the records, those of the server last."""
+        """Restore the records of all projects, then those of the server."""
         store = TinyDbRecords(self._home.path / "records", INDEXES)
         try:
             # Projects of another backup whose restore was interrupted become empty.

@@ -30,7 +30,7 @@ def of_bytes(*pieces: Any) -> str:
 
 
 def of_chunks(ids: Sequence[str]) -> str:
-    """Return the digest of the bytes in these chunks: the id of a single chunk, otherwise the list digest.
+    """Return the digest of a file or tensor: the chunk id if there is exactly one chunk, otherwise the list digest.
 
     Examples
     --------

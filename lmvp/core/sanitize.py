@@ -103,7 +103,7 @@ def clean(text: str) -> str:
 
 
 def clean_code(line: str) -> str:
-    r"""Return a line of code without control characters; spaces are kept and tabs become spaces.
+    r"""Return a line of code without control characters. Spaces are preserved and tabs become spaces.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def _cut(text: str) -> str:
 
 
 def listed(words: Iterable[str], most: int = 100) -> str:
-    """Join words with commas; after `most` words, 100 by default, state the number of the others.
+    """Join words with commas; after `most` words, 100 by default, append the number of remaining words.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def listed(words: Iterable[str], most: int = 100) -> str:
 
 
 def width(text: str) -> int:
-    """Return the width of a text in columns of a terminal.
+    """Return the width of a text in terminal columns.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def _fitting(text: str, columns: int) -> str:
 
 
 def clip_middle(text: str, columns: int) -> str:
-    """Shorten a text to a width in columns, with an ellipsis in the middle, for names that their ends identify.
+    """Shorten a text to a width in columns, with an ellipsis in the middle, for names that differ at their ends.
 
     Examples
     --------
@@ -230,7 +230,7 @@ def _surrogate_escape(surrogate: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as one segment of a URL path. Lone surrogates are escaped as in stored text."""
+    """Percent-encode a text as one URL path segment. Lone surrogates are escaped as in stored text."""
     return quote(escaped_text(text), safe="")
 
 

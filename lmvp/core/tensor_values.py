@@ -1,4 +1,4 @@
-"""Numeric values of the bytes of a tensor, for every dtype, and statistics over them."""
+"""Decoding of tensor bytes to numbers, for every dtype, and statistics of the numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lmvp.core.safetensors import BITS
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Statistics of some numbers; `+` combines those of two sets.
+    """Statistics of a set of numbers; `+` combines the statistics of two sets.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Spread:
 
     @classmethod
     def of(cls, data: Any, dtype: str) -> Spread:
-        """Compute the statistics of the numbers in some bytes; see `numbers_of`."""
+        """Decode bytes and compute the statistics of the numbers; see `numbers_of`."""
         import numpy as np
 
         values = numbers_of(data, dtype)
@@ -63,7 +63,7 @@ class Spread:
 
     @property
     def finite(self) -> int:
-        """Count of the finite numbers."""
+        """Number of finite values."""
         return self.count - self.odd
 
     @property
@@ -81,7 +81,7 @@ class Spread:
 
 
 def counts(data: Any, dtype: str, low: float, high: float, bins: int) -> list[int]:
-    """Return the counts of the numbers in bins of equal width from `low` to `high`.
+    """Return a histogram: the number of values in each bin, with bins of equal width from `low` to `high`.
 
     Examples
     --------
@@ -111,12 +111,12 @@ def _bins_of(values: Any, low: float, high: float, bins: int) -> Any:
 
 
 def numbers_of(data: Any, dtype: str) -> Any:
-    """Return the numbers in some bytes as float64. Bytes after the last whole number are ignored.
+    """Decode bytes to a float64 array. Bytes after the last complete number are ignored.
 
     Parameters
     ----------
     dtype : str
-        A name of safetensors with at least 8 bits per number. A complex number counts as two numbers.
+        A safetensors dtype of at least 8 bits. A complex value is decoded as two numbers.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def numbers_of(data: Any, dtype: str) -> Any:
 
 
 def floats(bits: Any, dtype: str) -> Any:
-    """Convert numbers, given as unsigned integers of their bits, to float64."""
+    """Convert bit patterns, stored as unsigned integers, to float64."""
     import numpy as np
 
     if dtype == "BF16":  # BF16 is the upper half of an F32

@@ -12,7 +12,7 @@ _MEMORY = 32 << 20
 
 
 _GOOD_FOR = 300.0
-"""Seconds after which a measurement is too old: the machine can be in another network by then."""
+"""Seconds after which a measurement is too old, because the machine can have changed its network."""
 
 
 class Meter:
@@ -58,12 +58,13 @@ class Meter:
 
     @contextmanager
     def busy(self, delay: float = 0.0) -> Iterator[None]:
-        """Count the time of the block as active.
+        """Include the duration of the block in the active time.
 
         Parameters
         ----------
         delay : float, default 0
-            The latency in seconds. It is not counted if no other transfer is active, because no data can arrive before.
+            The latency in seconds. It is excluded if no other transfer is active, because no data can arrive during
+            this time.
         """
         with self._lock:
             if not self._active:

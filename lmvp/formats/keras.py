@@ -5,7 +5,7 @@ must be listed in `trust=`. A model that is passed as `into=` is filled from any
 code runs.
 
 The name of a tensor consists of the layers on its path: `lstm/lstm_cell/kernel`. Keras numbers layers across the whole
-process (`dense_7`), so their names depend on models that were built before. LMVP numbers them again within each parent.
+process (`dense_7`), so their names depend on models that were built before. LMVP renumbers layers within each parent.
 So a model that is built again, in another process or by the same cell, has the same names.
 """
 
@@ -61,12 +61,12 @@ def _keras() -> Any:
 
 
 def pack(obj: Any) -> Package:
-    """Turn a model into its weights and a JSON text about the rest. The state of its optimizer is not stored.
+    """Convert a model to its weights and a JSON description. The optimizer state is not stored.
 
     Raises
     ------
     UnknownFormat
-        If it is not built yet, or a layer has data besides weights, for example a vocabulary.
+        If the model is not built yet, or a layer has data besides weights, for example a vocabulary.
     """
     _check(obj)
     shelf = Shelf()
@@ -123,7 +123,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     Untrusted
         If the model needs a class or function that neither belongs to Keras nor is listed in `trust`.
     InvalidArgument
-        If its structure could not be stored, because it contains a lambda.
+        If the version has no model structure, because the model contains a lambda.
     DamagedFile
         If Keras cannot build the model from its JSON.
     """
@@ -273,7 +273,7 @@ def _packed(name: str, variable: Any, shelf: Shelf) -> Packed:
 
 
 def _bytes(variable: Any) -> memoryview:
-    """Copy the numbers of a variable from its backend."""
+    """Copy the values of a variable from the Keras backend."""
     import numpy as np
 
     array = np.ascontiguousarray(_keras().ops.convert_to_numpy(variable.value))

@@ -163,7 +163,7 @@ def _place(node: Mapping[str, Any], where: str, depth: int) -> str:
 
 
 def _is_code(node: Mapping[str, Any]) -> bool:
-    """Return whether a node is a lambda in the form of activations: without a class, only its code."""
+    """Return whether a node is a lambda that is stored as code without a class, the form for activations."""
     value = node.get("value")
     return len(node) == 1 and isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
 
@@ -216,7 +216,10 @@ def _symbol(module: str, name: str) -> Any:
 
 
 def _given(trusted: Trust, name: str) -> Any:
-    """Return the class or function that the caller passed for a name; Keras writes only the last part of some names."""
+    """Look up a name among the caller's classes and functions.
+
+    The last part is enough, because Keras shortens some names.
+    """
     for full, given in trusted.given.items():
         short = f"{given.__module__}.{given.__name__}"
         if name in {full, short} or ("." not in name and given.__name__ == name):

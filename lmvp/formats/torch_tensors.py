@@ -178,7 +178,7 @@ def _way_to_plain(tensor: Any) -> str:
 
 
 def _is_direct(tensor: Any) -> bool:
-    """Return whether the bytes in main memory are those that are stored."""
+    """Return whether a tensor's CPU memory can be stored without conversion."""
     return bool(tensor.device.type == "cpu" and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg())
 
 
@@ -192,7 +192,7 @@ def _source(tensor: Any) -> Source:
 
 
 def memory(tensor: Any) -> memoryview:
-    """Return the bytes of a contiguous tensor in main memory: writable, without a copy."""
+    """Return a writable view of the bytes of a contiguous tensor in CPU memory."""
     import torch
 
     row = tensor.detach().as_strided((tensor.numel(),), (1,))  # a single item can have any stride, which view() refuses
@@ -242,7 +242,7 @@ def _shape_and_dtype(stored: Stored) -> tuple[tuple[int, ...], Any]:
 
 
 def load(reader: Reader, stored: Mapping[str, Stored]) -> dict[str, Any]:
-    """Read tensors into new ones in main memory; a tie becomes the same tensor."""
+    """Read tensors into new tensors in CPU memory; tied names get the same tensor."""
     import torch
 
     once = {(tensor.path, tensor.name): tensor for tensor in stored.values()}
@@ -271,7 +271,7 @@ def fill(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) 
     Raises
     ------
     Mismatch
-        If they differ. Nothing is changed then.
+        If the tensors differ. Then `into` is not changed.
     InvalidArgument
         If a tensor of `into` is expanded, so that several items share memory.
     """

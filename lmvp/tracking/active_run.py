@@ -739,12 +739,12 @@ def active() -> ActiveRun | None:
 
 
 def keep_undelivered(run: ActiveRun) -> None:
-    """Add an ended run that was logged to; it is delivered at the end of the process."""
+    """Register an ended run that has unsent data. It is delivered when the process exits."""
     _undelivered.append(run)
 
 
 def undelivered() -> list[ActiveRun]:
-    """Return the ended runs that were logged to."""
+    """Return the ended runs that have unsent data."""
     return list(_undelivered)
 
 

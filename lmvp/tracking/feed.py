@@ -135,7 +135,7 @@ class _Thinned:
         self._next = int(whole.steps[below][-1]) + 1 if below.any() else 0
 
     def columns(self) -> Columns:
-        """Return the points sorted by step; of several points at one step, the last."""
+        """Return the points sorted by step. If a step has several points, keep the last."""
         if len(self._parts) == 1:
             return self._parts[0]
         whole = Columns.join(self._parts)

@@ -1,7 +1,7 @@
 """The journal of a writer: a file mapped into memory. Storing a frame takes neither a lock nor a system call.
 
 A stored frame survives a kill of the process at any later moment. `sync`, which a thread calls once a second, makes it
-survive a power failure. If the disk refuses to grow the file, frames stay in memory, up to `MEMORY`.
+survive a power failure. If the file cannot grow, frames stay in memory, up to `MEMORY` bytes.
 
 Storing needs no lock, so it works from any thread and from a signal handler that interrupts another store at any
 instruction:
@@ -10,7 +10,7 @@ instruction:
    one frame determines the offset of the next.
 2. All frames in the chain are written in order, including those that other threads or an interrupted caller claimed.
    Writing a frame twice is harmless, because it writes the same bytes to the same place.
-3. The size grows with an atomic maximum, so a caller that continues after an interruption cannot decrease it.
+3. The size is updated with an atomic maximum, so an interrupted caller that resumes cannot decrease it.
 
 See docs/runs.md, "The journal".
 """
@@ -67,7 +67,7 @@ _FIRST, _MOST = 1 << 20, 16 << 20
 # Distance of the marks, in bytes.
 _MARK = 1 << 19
 MEMORY: Final = 64 << 20
-"""Greatest number of bytes in memory if the disk refuses to grow the file."""
+"""Maximum number of bytes in memory if the file cannot grow."""
 
 _pack_head = HEAD.pack
 _Claim: TypeAlias = list[Any]
@@ -92,7 +92,7 @@ class _File:
 
 
 class Journal:
-    """Frames in a file, or in memory if the disk refuses to grow the file.
+    """Frames in a file, or in memory if the file cannot grow.
 
     Attributes
     ----------
@@ -236,7 +236,7 @@ class Journal:
         return mmap.mmap(file.descriptor, size)
 
     def _go_without(self, error: Exception) -> None:
-        """Store frames in memory from now on; frames on the disk stay there."""
+        """Store all later frames in memory; earlier frames stay on the disk."""
         if not self._refused:
             self._refused = True
             why = f"{self.path.parent} takes no metrics ({getattr(error, 'strerror', None) or error})"

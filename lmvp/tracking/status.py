@@ -1,8 +1,9 @@
 """Detection of a run's final status, from the exception that ended it or from the way its process ends.
 
-If the code does not end a run, the end of the process does. At that time the interpreter has discarded the exception:
-nothing is left of `SystemExit`, and a pool or a thread has caught the exception of its function. So LMVP holds the
-frame of the function that started the run. Its last instruction shows whether the function returned or raised.
+A run that the code does not end is ended at process exit. The exception is not available then: the interpreter has
+discarded `SystemExit`, and a pool or a thread catches the exceptions of its functions. LMVP therefore keeps a reference
+to the stack frame of the function that started the run. The last instruction of the frame shows whether the function
+returned or raised.
 """
 
 from __future__ import annotations

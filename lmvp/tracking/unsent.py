@@ -1,4 +1,4 @@
-"""Unsent journals: of runs that were killed, or whose server was unreachable. `lmvp sync` delivers them."""
+"""Journals of runs that were killed or whose server was unreachable. `lmvp sync` delivers these journals."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _TRIES, _MOMENT = 4, 0.03
 # Number of digits from which the beginning of a run's id is accepted.
 _DIGITS = 6
 _AGAIN = (ServerError, ServerUnavailable, NotFound, AccessDenied, NotAuthenticated)
-"""Errors that can disappear without a change of the journal: of a server, a project, a role or a token."""
+"""Errors of a server, project, role or token. They can disappear without a change of the journal."""
 
 
 @dataclass(slots=True)
@@ -99,10 +99,9 @@ def deliver(
     dry_run : bool
         Only list the unsent runs.
     force : bool
-        Also deliver runs of which this machine cannot find out whether their process has ended: runs of other machines,
-        on a file system without locks.
+        Also deliver runs whose process may still be active: runs of other machines, on a file system without locks.
     tell : callable
-        Called with each delivery when it is done.
+        Called after each delivery, with its result.
 
     Returns
     -------
@@ -143,7 +142,7 @@ def discard(run: str) -> int:
     NotFound
         If no unsent run, or more than one, matches.
     Conflict
-        If its process still logs to it.
+        If the process of the run still logs to it.
     """
     by_id = len(run) >= _DIGITS
     matching = [each for each in _folders() if (by_id and each.name.startswith(run)) or _name(each) == run]

@@ -57,7 +57,7 @@ BATCH = 32 << 20
 """Maximum bytes of chunks in one request."""
 
 BATCH_CHUNKS = 4096
-"""Maximum chunks in one request. Their ids are its body, whose length the server limits."""
+"""Maximum chunks in one request. The request body contains the chunk ids, and the server limits its length."""
 
 CODED_BATCH = 8 << 20
 """Bytes of chunks in a request for encoded chunks. It is smaller, so that the next request can use the measurement."""
@@ -369,8 +369,8 @@ class _NoBase(Exception):
 def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[T]:
     """Remove chunks of about `size` bytes from a queue, for a measurement of the link in one request.
 
-    This is one chunk of at least that size, or several short chunks together if there is no such chunk: a few bytes are
-    not enough for a measurement. The result is empty if it would be more than a quarter of the queue.
+    Takes one chunk of at least `size` bytes, or several shorter ones, because a small transfer is too short to measure.
+    Returns an empty list if the chunks would be more than a quarter of the queue.
     """
     # Sort key: chunks of at least `size` first, then by the distance from `size`.
     best = min(queue, key=lambda each: (size_of(each) < size, abs(size_of(each) - size)), default=None)
@@ -393,7 +393,7 @@ def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[
 
 
 class _Queue:
-    """The chunks that are still to be requested; several threads take from it."""
+    """Queue of the chunks that are not requested yet. Several threads remove chunks from the queue."""
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         self._wanted, self._lock = deque(wanted), Lock()
@@ -576,7 +576,10 @@ def is_reserved(path: str) -> bool:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Check the free space first: a manifest can name one small chunk any number of times."""
+    """Check the free disk space before the download.
+
+    A manifest can repeat one small chunk, so files can be much larger than the transfer.
+    """
     above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     disk = shutil.disk_usage(above)
     if disk.total and size > disk.free:  # some file systems report a size of 0

@@ -600,7 +600,7 @@ def _tensor(tensor: TensorChange, layer: Layer) -> dict[str, Any]:
 
 
 def _count(tensor: TensorChange) -> dict[str, Any]:
-    """Return the change of a counter. It has no height, because it is not comparable with changes of weights."""
+    """Return the change of a counter. Its bar has no height, because a counter is not comparable with weights."""
     if tensor.change != "changed":
         return _change(tensor.change, None)
     return {

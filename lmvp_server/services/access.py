@@ -132,7 +132,7 @@ class Caller:
 
     @property
     def holder(self) -> str:
-        """The id that records of grants name: the account, or `OPERATOR`.
+        """The id stored in grant records: the account id, or `OPERATOR`.
 
         Raises
         ------
@@ -274,7 +274,7 @@ def made_by(caller: Caller, account: str | None, author: str = "") -> bool:
     account : str or None
         The account id in the record; empty for the server's operator, None in a record of an earlier release.
     author : str, default ""
-        The name in the record. It counts only if the record has no id.
+        The name in the record. It is compared only if the record has no id.
 
     Returns
     -------

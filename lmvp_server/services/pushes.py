@@ -79,7 +79,8 @@ class OpenPush:
     base : str or None
         The digest of the version whose chunks can be delta bases: the parent, or the latest version at the start.
     sent : int
-        The bytes transferred. Chunks that have not arrived yet count with their raw size.
+        The bytes transferred. Missing chunks count with their raw size, because their encoded size is not known before
+        they arrive.
     stored : int
         The bytes added to the data folder.
     proved : set of str
@@ -250,7 +251,7 @@ class Pushes:
     def verify_tensors(self, push: OpenPush) -> None:
         """Verify the tensor digests of a push if its chunks are complete.
 
-        If not, the commit reports the missing ones.
+        If chunks are missing, the commit reports them.
         """
         if not push.verified and not self._lacking(push):
             self._check_sizes(push)

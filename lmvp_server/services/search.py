@@ -28,12 +28,12 @@ class Search:
         self._records, self._catalog = records, catalog
 
     def find(self, caller: Caller, words: str, limit: int = 50) -> tuple[list[Document], bool]:
-        """Return the objects that contain all words: projects, models, runs, versions; of each kind, newest first.
+        """Return projects, models, runs and versions that contain all words, grouped by kind, newest first.
 
         Returns
         -------
         list of dict, bool
-            The results, with `kind`, `project`, `name`, `url` (relative to the first page) and `words` (an excerpt);
+            The results, with `kind`, `project`, `name`, `url` (relative to the home page) and `words` (an excerpt);
             and whether there are more results.
         """
         # Bounds the work: anyone with read access can send long queries.

@@ -145,7 +145,7 @@ class Versions:
         return str(model.data["name"]) if model else None
 
     def _standing(self, space: str, page: Page) -> list[Record]:
-        """Return a page of the published versions of a project, and one more."""
+        """Return up to `limit + 1` published versions; the extra one shows that there is a next page."""
         found: list[Record] = []
         # The index also has proposed and removed versions, so several reads can be necessary to fill a page.
         after, limit = page.cursor, page.limit + 1
@@ -436,7 +436,7 @@ def _without_code(environment: Document) -> Document | None:
 
 
 def _number_at(alias: Document, revision: Revision) -> int | None:
-    """Return the version to which an alias points now, n moves ago or at a time; None if it pointed to none."""
+    """Return the version to which an alias points now, n moves ago or at a time; None for an unset alias."""
     history = alias["history"]
     if revision.at is None:
         return alias["number"] or None

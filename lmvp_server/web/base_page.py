@@ -65,7 +65,11 @@ class SessionHandler(Handler):
         self._entered = ""
 
     def _caller(self, token: str) -> Caller:
-        """Authenticate by token or by session. A reverse proxy can use the header `Authorization` for its own login."""
+        """Authenticate by token or by session.
+
+        In a session, an `Authorization` header without an LMVP token is ignored, because it can belong to a reverse
+        proxy.
+        """
         # A token in the headers has priority over the cookie.
         if self.request.headers.get("Authorization", "").startswith("Bearer ") or not self.session:
             return super()._caller(token)

@@ -19,11 +19,11 @@ class DevicePage(WebPage):
     body_limit = 4096
 
     async def get(self) -> None:
-        """Show the form for a code, or the client that waits under a code."""
+        """Show the form for a device code, or the client that waits for a decision about this code."""
         await self._page(self.get_query_argument("code", "")[:40])
 
     async def post(self) -> None:
-        """Approve or deny the device login of a code."""
+        """Approve or deny the login for a device code."""
         fields = self.form()
         code, token, verdict, scope = (fields.get(name, "") for name in ("code", "token", "verdict", "scope"))
         password = fields.get("old", "")

@@ -80,7 +80,7 @@ def _makes_sense(span: Span) -> bool:
 
 @dataclass(slots=True)
 class Budget:
-    """Limits of the bytes and steps spent on the headers of one file, against files that are small but costly."""
+    """Limits for the bytes and steps spent on the headers of one file. They reject small files that are costly."""
 
     bytes: int = 64 << 20
     steps: int = 4_000_000
@@ -160,7 +160,10 @@ def moved(spans: Sequence[Span], by: int) -> Iterator[Span]:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a zip archive: its header at `offset`, `size` bytes of data at `start`; `plain` if uncompressed."""
+    """A member of a zip archive.
+
+    The header is at `offset`, the data is `size` bytes at `start`. `plain` is true if the data is uncompressed.
+    """
 
     name: str
     offset: int

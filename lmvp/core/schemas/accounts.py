@@ -365,8 +365,8 @@ class MakeToken(Request, frozen=True, kw_only=True, omit_defaults=True):
     user : str
         The account of the token; the caller's if empty. Only an admin can create tokens for other accounts.
     current_password : str
-        The caller's password. It is needed in a session that is older than ten minutes, and by an admin who creates a
-        token for another account.
+        The caller's password. Required if the session is older than ten minutes, or if an admin creates a token for
+        another account.
     """
 
     name: str

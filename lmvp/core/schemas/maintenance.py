@@ -182,12 +182,12 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """The result of `fsck`: counts of the verified objects, and the problems.
+    """The result of `fsck`: numbers of verified objects, and the problems.
 
     Attributes
     ----------
     versions, chunks, bytes : int
-        Counts of the versions and chunks, and bytes of the decoded chunks.
+        Numbers of verified versions and chunks; total decoded size in bytes.
     removed : int
         The number of these versions that are in the trash.
     repaired : bool

@@ -2,7 +2,7 @@
 
 A record is framed as in `lmvp_server.stores.local.journal`. Its payload is the id of the writer (16 bytes), the offset
 in the writer's journal (uint64), and the frames. `lmvp.core.framing` distinguishes damage from an incomplete last
-record. A damaged log is not changed: a new generation begins, and when the sound points of the damaged log are sealed,
+record. A damaged log is not changed: a new generation begins, and when the valid points of the damaged log are sealed,
 it is renamed to `<generation>.wal.damaged`.
 """
 
@@ -45,12 +45,15 @@ def wal_path(folder: Path, generation: int) -> Path:
 
 
 def damaged_path(folder: Path, generation: int) -> Path:
-    """Return the path that a damaged log gets when its sound points are sealed."""
+    """Return the path to which a damaged log is renamed when its valid points are sealed."""
     return folder / f"{generation}.wal.damaged"
 
 
 def generations(folder: Path, *, damaged: bool = False) -> list[int]:
-    """Return the generations of the logs in a folder, sorted; with `damaged=True`, of the damaged logs set aside."""
+    """Return the generations of the `.wal` files in a folder, sorted.
+
+    With `damaged=True`, return those of the `.wal.damaged` files instead.
+    """
     found = (match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
     return sorted(int(match[1]) for match in found if bool(match[2]) == damaged)
 
@@ -84,5 +87,5 @@ def read_log(path: Path) -> LogReader:
 
 
 def open_wal(folder: Path, generation: int, size: int) -> AppendFile:
-    """Open a log for appending and truncate it to `size`, the end of its last sound record."""
+    """Open a log for appending and truncate it to `size`, the end of its last valid record."""
     return AppendFile(wal_path(folder, generation), size)
