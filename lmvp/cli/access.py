@@ -44,7 +44,7 @@ def login(options: Namespace, host: Host) -> Any:
 def logout(options: Namespace, _host: Host) -> Any:
     """Delete the stored token of a server."""
     removed = config.logout(options.url)
-    return Line("the token is forgotten" if removed else "no token was kept, so there is none to forget")
+    return Line("deleted the stored token" if removed else "no stored token to delete")
 
 
 def tokens(options: Namespace, host: Host) -> Any:
